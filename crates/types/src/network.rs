@@ -1,0 +1,104 @@
+//! Networks and their addresses.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use time::OffsetDateTime;
+
+use crate::{HostName, InstanceId, Mac, NetworkId, ProjectId, Vlan};
+
+/// Which of old Nova's network managers is in charge: flag `--network_manager`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ManagerKind {
+    /// A bridge set up by hand; guests learn their address from a seed disk.
+    Flat,
+    /// One bridge for all projects, with DHCP.
+    FlatDhcp,
+    /// A VLAN and a bridge for each project, with DHCP.
+    Vlan,
+}
+
+/// A network of fixed addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its id.
+    pub id: NetworkId,
+    /// The name it was given, if any.
+    pub label: Option<String>,
+    /// Its range.
+    pub cidr: Ipv4Net,
+    /// The bridge its guests are on.
+    pub bridge: String,
+    /// The address of the network host on the bridge: the guests' router, DHCP and name server.
+    pub gateway: Ipv4Addr,
+    /// The first address that guests may get.
+    pub dhcp_start: Ipv4Addr,
+    /// The name server handed to guests, where it is not the gateway.
+    pub dns: Option<Ipv4Addr>,
+    /// Its tag, under `VlanManager`.
+    pub vlan: Option<Vlan>,
+    /// The address kept for the project's VPN, under `VlanManager`.
+    pub vpn_private_address: Option<Ipv4Addr>,
+    /// The port forwarded to that address.
+    pub vpn_public_port: Option<u16>,
+    /// The one project that uses it; `None` for all, or for none yet under `VlanManager`.
+    pub project: Option<ProjectId>,
+    /// The host that serves it.
+    pub host: Option<HostName>,
+}
+
+/// A network that is to be stored, with its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkPlan {
+    /// Its range.
+    pub cidr: Ipv4Net,
+    /// The name it is given, if any.
+    pub label: Option<String>,
+    /// Its bridge.
+    pub bridge: String,
+    /// See [`Network::gateway`].
+    pub gateway: Ipv4Addr,
+    /// See [`Network::dhcp_start`].
+    pub dhcp_start: Ipv4Addr,
+    /// See [`Network::dns`].
+    pub dns: Option<Ipv4Addr>,
+    /// See [`Network::vlan`].
+    pub vlan: Option<Vlan>,
+    /// See [`Network::vpn_private_address`].
+    pub vpn_private_address: Option<Ipv4Addr>,
+    /// See [`Network::vpn_public_port`].
+    pub vpn_public_port: Option<u16>,
+    /// How many addresses at the start are never given out.
+    pub reserved_bottom: u32,
+    /// How many addresses at the end are never given out; the broadcast address is one.
+    pub reserved_top: u32,
+}
+
+impl NetworkPlan {
+    /// Lists every address of the range, in order, and whether it is reserved.
+    pub fn addresses(&self) -> impl Iterator<Item = (Ipv4Addr, bool)> + '_ {
+        let first = u32::from(self.cidr.network());
+        let last = u32::from(self.cidr.broadcast());
+        (first..=last).map(move |address| {
+            let reserved = address - first < self.reserved_bottom || last - address < self.reserved_top;
+            (Ipv4Addr::from(address), reserved)
+        })
+    }
+}
+
+/// An address that DHCP hands to one guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DhcpHost {
+    /// The guest.
+    pub instance: InstanceId,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The address it gets.
+    pub address: Ipv4Addr,
+    /// The name it gets, without a domain.
+    pub hostname: String,
+    /// Whether it has asked for the address.
+    pub leased: bool,
+    /// When the row last changed: the lease runs from here.
+    pub updated_at: OffsetDateTime,
+}
