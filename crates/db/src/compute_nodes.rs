@@ -1,0 +1,137 @@
+//! What compute hosts offer, and what of it is taken.
+
+use nova_types::HostName;
+use nova_types::service::{ComputeNode, Demand};
+
+use crate::conn::Conn;
+use crate::error::DbError;
+use crate::row::Row;
+use crate::value::Value;
+
+#[cfg(test)]
+mod tests;
+
+/// Says what a host offers. What is taken stays as it is.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn upsert(conn: &mut Conn, node: &ComputeNode) -> Result<(), DbError> {
+    let args: [Value; 5] = [
+        (&node.host).into(),
+        node.memory_mb.into(),
+        node.vcpus.into(),
+        node.local_gb.into(),
+        node.hypervisor_type.as_str().into(),
+    ];
+    conn.execute(UPSERT, &args).await.map(|_| ())
+}
+
+/// All compute hosts by name. Eligible are those enabled that reported within `down_after_seconds`.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn list(conn: &mut Conn, down_after_seconds: i64) -> Result<Vec<ComputeNode>, DbError> {
+    let rows = conn.all(LIST, &[]).await?;
+    rows.iter().map(|row| node(row, down_after_seconds)).collect()
+}
+
+/// Takes `demand` of a host, if it still fits. False when it does not: look at [`list`] again.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn claim(conn: &mut Conn, host: &HostName, demand: Demand) -> Result<bool, DbError> {
+    let (memory, vcpus, disk) =
+        (Value::from(demand.memory_mb), Value::from(demand.vcpus), Value::from(demand.local_gb));
+    let args = [
+        memory.clone(),
+        vcpus.clone(),
+        disk.clone(),
+        host.into(),
+        memory.clone(),
+        memory,
+        vcpus.clone(),
+        vcpus,
+        disk.clone(),
+        disk,
+    ];
+    conn.execute(CLAIM, &args).await.map(|rows| rows > 0)
+}
+
+/// Gives back what [`claim`] took.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn release(conn: &mut Conn, host: &HostName, demand: Demand) -> Result<(), DbError> {
+    let args: [Value; 7] = [
+        demand.memory_mb.into(),
+        demand.memory_mb.into(),
+        demand.vcpus.into(),
+        demand.vcpus.into(),
+        demand.local_gb.into(),
+        demand.local_gb.into(),
+        host.into(),
+    ];
+    conn.execute(RELEASE, &args).await.map(|_| ())
+}
+
+/// Counts anew what the instances of a host take, and corrects the counters.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn recount(conn: &mut Conn, host: &HostName) -> Result<(), DbError> {
+    conn.execute(RECOUNT, &[host.into(), host.into(), host.into(), host.into()]).await.map(|_| ())
+}
+
+fn node(row: &Row, down_after_seconds: i64) -> Result<ComputeNode, DbError> {
+    let disabled: Option<bool> = row.get("disabled")?;
+    let silent: Option<i64> = row.get("silent")?;
+    Ok(ComputeNode {
+        host: row.parse("host")?,
+        availability_zone: row.get::<Option<String>>("availability_zone")?.unwrap_or_else(|| "nova".to_owned()),
+        memory_mb: row.narrow("memory_mb")?,
+        memory_mb_used: row.narrow("memory_mb_used")?,
+        vcpus: row.narrow("vcpus")?,
+        vcpus_used: row.narrow("vcpus_used")?,
+        local_gb: row.narrow("local_gb")?,
+        local_gb_used: row.narrow("local_gb_used")?,
+        hypervisor_type: row.get::<Option<String>>("hypervisor_type")?.unwrap_or_default(),
+        eligible: disabled == Some(false) && silent.is_some_and(|seconds| seconds <= down_after_seconds),
+    })
+}
+
+macro_rules! taken {
+    ($column:literal) => {
+        concat!(
+            "(select cast(coalesce(sum(i.",
+            $column,
+            "), 0) as {big}) from instances i where i.host = ? and ",
+            crate::instances::holding!(),
+            ")"
+        )
+    };
+}
+
+const UPSERT: &str = "insert into compute_nodes (host, memory_mb, vcpus, local_gb, hypervisor_type, updated_at) \
+     values (?, ?, ?, ?, ?, {now}) {upsert:host, live:memory_mb, vcpus, local_gb, hypervisor_type, updated_at}";
+const LIST: &str = "select c.host, c.memory_mb, c.memory_mb_used, c.vcpus, c.vcpus_used, c.local_gb, c.local_gb_used, \
+     c.hypervisor_type, s.availability_zone, s.disabled, {age:coalesce(s.updated_at, s.created_at)} as silent \
+     from compute_nodes c left join services s on s.host = c.host and s.\"binary\" = 'nova-compute' \
+     and s.deleted = false where c.deleted = false order by c.host";
+const CLAIM: &str = "update compute_nodes set memory_mb_used = memory_mb_used + ?, vcpus_used = vcpus_used + ?, \
+     local_gb_used = local_gb_used + ? where host = ? and deleted = false \
+     and (? = 0 or memory_mb_used + ? <= memory_mb) and (? = 0 or vcpus_used + ? <= vcpus) \
+     and (? = 0 or local_gb_used + ? <= local_gb)";
+// Never below nothing: a counter that was wrong must not make room that is not there.
+const RELEASE: &str = "update compute_nodes set \
+     memory_mb_used = case when memory_mb_used > ? then memory_mb_used - ? else 0 end, \
+     vcpus_used = case when vcpus_used > ? then vcpus_used - ? else 0 end, \
+     local_gb_used = case when local_gb_used > ? then local_gb_used - ? else 0 end where host = ? and deleted = false";
+const RECOUNT: &str = concat!(
+    "update compute_nodes set memory_mb_used = ",
+    taken!("memory_mb"),
+    ", vcpus_used = ",
+    taken!("vcpus"),
+    ", local_gb_used = ",
+    taken!("local_gb"),
+    " where host = ? and deleted = false"
+);

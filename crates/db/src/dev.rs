@@ -1,0 +1,103 @@
+//! Databases for tests: SQLite in a temporary file, and private MariaDB and PostgreSQL servers that live as long as the
+//! test process.
+
+pub mod fixtures;
+mod servers;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::open::{Db, Options};
+
+/// A database of its own for one test. Dropping it removes a SQLite file; servers' databases go with their server.
+#[derive(Debug)]
+pub struct TestDb {
+    db: Db,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl std::ops::Deref for TestDb {
+    type Target = Db;
+
+    fn deref(&self) -> &Db {
+        &self.db
+    }
+}
+
+/// A migrated SQLite database in a temporary file.
+///
+/// # Panics
+/// When it cannot be made: a test can do nothing else.
+pub async fn sqlite() -> TestDb {
+    let made = empty_sqlite().await;
+    made.migrate().await.unwrap_or_else(|error| panic!("migrating SQLite: {error:?}"));
+    made
+}
+
+/// Runs `test` on a fresh, migrated database of each engine. Says so where a server's program is not installed;
+/// with `NOVA_TEST_REQUIRE_ALL` in the environment that is a failure.
+///
+/// # Panics
+/// When the test does, naming the engine before.
+pub async fn each(test: impl AsyncFn(&Db)) {
+    each_empty(async |db: &Db| {
+        db.migrate().await.unwrap_or_else(|error| panic!("migrating {:?}: {error:?}", db.engine()));
+        test(db).await;
+    })
+    .await;
+}
+
+/// The same on databases without any table.
+///
+/// # Panics
+/// As [`each`].
+pub async fn each_empty(test: impl AsyncFn(&Db)) {
+    for made in [Some(empty_sqlite().await), on_server(servers::mariadb()).await, on_server(servers::postgres()).await]
+        .into_iter()
+        .flatten()
+    {
+        println!("on {:?}", made.engine());
+        test(&made).await;
+        made.close().await;
+    }
+}
+
+/// Runs all at once and waits for all.
+pub async fn at_once<F: Future>(all: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut waiting: Vec<_> = all.map(Box::pin).collect();
+    let mut done: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        for (future, out) in waiting.iter_mut().zip(&mut done).filter(|(_, out)| out.is_none()) {
+            if let std::task::Poll::Ready(value) = future.as_mut().poll(cx) {
+                *out = Some(value);
+            }
+        }
+        if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}
+
+async fn empty_sqlite() -> TestDb {
+    let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("a temporary folder: {error}"));
+    let url = format!("sqlite:///{}", folder.path().join("nova.sqlite").display());
+    let db = open(&url).await;
+    TestDb { db, _folder: Some(folder) }
+}
+
+async fn on_server(server: Option<&servers::Server>) -> Option<TestDb> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let server = server?;
+    let name = format!("nova_{}", NEXT.fetch_add(1, Ordering::SeqCst));
+    let admin = open(&server.url(server.first_database)).await;
+    let mut conn = admin.write().await.unwrap_or_else(|error| panic!("{}: {error:?}", server.program));
+    let created = conn.execute_text(&format!("create database {name}"), &[]).await;
+    created.unwrap_or_else(|error| panic!("create database on {}: {error:?}", server.program));
+    drop(conn);
+    admin.close().await;
+    Some(TestDb { db: open(&server.url(&name)).await, _folder: None })
+}
+
+async fn open(url: &str) -> Db {
+    let options = Options { max_connections: 16, ..Options::default() };
+    Db::open(url, &options).await.unwrap_or_else(|error| panic!("opening {url}: {error:?}"))
+}

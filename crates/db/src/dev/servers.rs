@@ -1,0 +1,166 @@
+//! Starts one MariaDB and one PostgreSQL for the whole test process, each once.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "servers for tests live as long as the process, which is not what nova-run is for"
+)]
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// A running server of our own.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) program: &'static str,
+    pub(crate) first_database: &'static str,
+    scheme: &'static str,
+    user: &'static str,
+    port: u16,
+}
+
+impl Server {
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("{}://{}@127.0.0.1:{}/{database}", self.scheme, self.user, self.port)
+    }
+}
+
+pub(crate) fn mariadb() -> Option<&'static Server> {
+    static ONE: OnceLock<Option<Server>> = OnceLock::new();
+    ONE.get_or_init(|| offered("MariaDB", find(&["/usr/sbin", "/usr/bin"], "mariadbd"), start_mariadb)).as_ref()
+}
+
+pub(crate) fn postgres() -> Option<&'static Server> {
+    static ONE: OnceLock<Option<Server>> = OnceLock::new();
+    ONE.get_or_init(|| offered("PostgreSQL", find_postgres(), start_postgres)).as_ref()
+}
+
+fn offered(name: &str, program: Option<PathBuf>, start: fn(&Path) -> io::Result<Server>) -> Option<Server> {
+    let Some(program) = program else {
+        assert!(std::env::var_os("NOVA_TEST_REQUIRE_ALL").is_none(), "{name} is not installed");
+        println!("skipped: {name} is not installed");
+        return None;
+    };
+    Some(start(&program).unwrap_or_else(|error| panic!("starting {name}: {error}")))
+}
+
+fn find(folders: &[&str], program: &str) -> Option<PathBuf> {
+    folders.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.exists())
+}
+
+fn find_postgres() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    versions.flatten().map(|version| version.path().join("bin/postgres")).find(|path| path.exists())
+}
+
+fn start_mariadb(program: &Path) -> io::Result<Server> {
+    let folder = fresh_folder("mariadb")?;
+    let (data, port) = (folder.join("data"), free_port()?);
+    let mut install = Command::new("mariadb-install-db");
+    install.args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"]);
+    succeed(install.arg(format!("--datadir={}", data.display())))?;
+    let mut serve = owned(&[]);
+    serve.arg(program).args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
+    serve.arg(format!("--datadir={}", data.display())).arg(format!("--socket={}", folder.join("s").display()));
+    serve.arg(format!("--pid-file={}", folder.join("pid").display())).arg(format!("--port={port}"));
+    // Tests do not survive power cuts, so nothing is synced.
+    serve.args(["--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=8M"]);
+    serve.args(["--max-connections=500", "--performance-schema=off"]);
+    serve_until_exit(serve, &folder, port)?;
+    Ok(Server { program: "MariaDB", first_database: "mysql", scheme: "mysql", user: "root", port })
+}
+
+fn start_postgres(program: &Path) -> io::Result<Server> {
+    let folder = fresh_folder("postgres")?;
+    let (data, port) = (folder.join("data"), free_port()?);
+    // PostgreSQL refuses to run as root.
+    let nobody: &[&str] = if am_root() { &["--reuid=65534", "--regid=65534", "--clear-groups"] } else { &[] };
+    if am_root() {
+        std::os::unix::fs::chown(&folder, Some(65534), Some(65534))?;
+    }
+    let mut install = owned(nobody);
+    install.arg(program.with_file_name("initdb")).args(["--no-sync", "--auth=trust", "--username=nova", "-E", "UTF8"]);
+    succeed(install.args(["--locale=C", "-D"]).arg(&data).current_dir(&folder))?;
+    let mut serve = owned(nobody);
+    serve.arg(program).arg("-D").arg(&data).args(["-F", "-h", "127.0.0.1", "-p"]).arg(port.to_string());
+    serve.args(["-c", "max_connections=300", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
+    serve.arg("-c").arg(format!("unix_socket_directories={}", folder.display())).current_dir(&folder);
+    serve_until_exit(serve, &folder, port)?;
+    Ok(Server { program: "PostgreSQL", first_database: "postgres", scheme: "postgres", user: "nova", port })
+}
+
+/// A command that the kernel kills when the thread that started it ends.
+fn owned(setpriv: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.arg("--pdeathsig=KILL").args(setpriv).arg("--");
+    command
+}
+
+/// Starts the server on a thread that never ends, so that the server's life is that of the process.
+fn serve_until_exit(mut serve: Command, folder: &Path, port: u16) -> io::Result<()> {
+    let log = std::fs::File::create(folder.join("log"))?;
+    serve.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::Builder::new().name("test-server".to_owned()).spawn(move || {
+        let started = serve.spawn();
+        let failed = started.is_err();
+        let child = started.map(|mut child| {
+            let _ = tell.send(Ok(()));
+            let _ = child.wait();
+        });
+        if let (true, Err(error)) = (failed, child) {
+            let _ = tell.send(Err(error));
+        }
+        loop {
+            std::thread::park();
+        }
+    })?;
+    told.recv().map_err(io::Error::other)??;
+    let started = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if started.elapsed() > Duration::from_secs(60) {
+            return Err(io::Error::other(format!("no answer; see {}", folder.join("log").display())));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn succeed(command: &mut Command) -> io::Result<()> {
+    let out = command.stdin(Stdio::null()).output()?;
+    if out.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&out.stderr))))
+}
+
+/// A folder named after this process; those of processes that are gone are removed.
+fn fresh_folder(kind: &str) -> io::Result<PathBuf> {
+    // In memory where there is such a folder: creating tables is all waiting for disks.
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+    let base = parent.join("nova-test-servers");
+    std::fs::create_dir_all(&base)?;
+    for old in std::fs::read_dir(&base)?.flatten() {
+        let name = old.file_name();
+        let pid = name.to_str().and_then(|name| name.rsplit('-').next()).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_dir_all(old.path());
+        }
+    }
+    let folder = base.join(format!("{kind}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder)?;
+    Ok(folder)
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+fn am_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}

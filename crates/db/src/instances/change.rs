@@ -1,0 +1,122 @@
+//! From one state to the next. Which follows what is decided by `nova_types::state` alone.
+
+use nova_types::instance::{Instance, StateReason};
+use nova_types::state::{Event, State, Task, VmState};
+use nova_types::{HostName, InstanceId, ProjectId};
+
+use super::Guard;
+use super::read::{GET_LOCKED, instance};
+use crate::conn::Conn;
+use crate::error::DbError;
+use crate::value::Value;
+
+/// Moves an instance on, if it still is where `guard` says. Returns where it is now.
+///
+/// `reason` is kept for the user to read; without one an instance that comes up loses its old reason.
+///
+/// # Errors
+/// [`DbError::Stale`] when the row has moved on, or the event is not allowed where it is.
+pub async fn apply(
+    conn: &mut Conn,
+    id: InstanceId,
+    event: Event,
+    guard: &Guard,
+    reason: Option<&StateReason>,
+) -> Result<State, DbError> {
+    let next = guard.state.after(event).ok_or(DbError::Stale("instance"))?;
+    let stamp = match event {
+        Event::Booted => ", launched_at = coalesce(launched_at, {now})",
+        Event::Terminate => ", terminated_at = coalesce(terminated_at, {now})",
+        _ => "",
+    };
+    let mut args: Vec<Value> = vec![
+        next.vm.as_str().into(),
+        next.task.map(Task::as_str).into(),
+        next.vm.bexar_power_state().into(),
+        next.bexar_description().into(),
+    ];
+    let told = match reason {
+        Some(reason) => {
+            args.extend([reason.code.as_str().into(), reason.message.as_str().into()]);
+            ", state_reason_code = ?, state_reason = ?"
+        }
+        None if matches!(next.vm, VmState::Running | VmState::Pending) => {
+            ", state_reason_code = null, state_reason = null"
+        }
+        None => "",
+    };
+    args.extend([id.into(), guard.state.vm.as_str().into(), guard.epoch.into()]);
+    let task = match guard.state.task {
+        Some(task) => {
+            args.push(task.as_str().into());
+            "task_state = ?"
+        }
+        None => "task_state is null",
+    };
+    let sql = format!(
+        "update instances set vm_state = ?, task_state = ?, state = ?, state_description = ?, updated_at = {{now}}\
+         {stamp}{told} where id = ? and vm_state = ? and epoch = ? and deleted = false and {task}"
+    );
+    match conn.execute_text(&sql, &args).await? {
+        0 => Err(DbError::Stale("instance")),
+        _ => Ok(next),
+    }
+}
+
+/// Does what a user asks of an instance: returns the state before, and the instance as it is now.
+///
+/// `project` is whose instance it must be; `None` for administrators. Call it inside a transaction.
+///
+/// # Errors
+/// [`DbError::NotFound`] for no instance or another project's, [`DbError::Stale`] when that cannot be asked of it now.
+pub async fn request(
+    conn: &mut Conn,
+    project: Option<&ProjectId>,
+    id: InstanceId,
+    event: Event,
+    reason: Option<&StateReason>,
+) -> Result<(State, Instance), DbError> {
+    let row = conn.optional(GET_LOCKED, &[id.into()]).await?.ok_or(DbError::NotFound("instance"))?;
+    let mut found = instance(&row)?;
+    if project.is_some_and(|project| *project != found.project) {
+        return Err(DbError::NotFound("instance"));
+    }
+    let before = found.state;
+    // Asking twice changes nothing; above all it does not restart the time the task is under way.
+    if before.after(event) != Some(before) {
+        found.state = apply(conn, id, event, &Guard::of(&found), reason).await?;
+        found.reason = reason.cloned().or(found.reason);
+    }
+    Ok((before, found))
+}
+
+/// Gives instances that wait for the scheduler to `host`, under a new epoch. Returns those that really waited.
+///
+/// Call it inside the transaction that claims the capacity and takes the addresses for what it returns.
+///
+/// # Errors
+/// [`DbError::Conflict`] when another scheduler was faster; the transaction is tried again.
+pub async fn place(conn: &mut Conn, ids: &[InstanceId], host: &HostName) -> Result<Vec<InstanceId>, DbError> {
+    let rows = conn.all(WAITING, &[ids.into()]).await?;
+    let moved: Vec<i32> = rows.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?;
+    if moved.is_empty() {
+        return Ok(Vec::new());
+    }
+    let next = State::FIRST.after(Event::Placed).ok_or(DbError::Stale("instance"))?;
+    let args = [
+        host.into(),
+        next.vm.as_str().into(),
+        next.task.map(Task::as_str).into(),
+        next.vm.bexar_power_state().into(),
+        next.bexar_description().into(),
+        moved.as_slice().into(),
+    ];
+    conn.execute(PLACE, &args).await?;
+    Ok(moved.into_iter().map(InstanceId::from_row).collect())
+}
+
+const WAITING: &str = "select id from instances where id in (?..) and vm_state = 'pending' and task_state = 'scheduling' \
+     and host is null and deleted = false order by id {for_update}";
+
+const PLACE: &str = "update instances set host = ?, vm_state = ?, task_state = ?, state = ?, state_description = ?, \
+     hostname = 'i-' || {hex:id}, scheduled_at = {now}, updated_at = {now}, epoch = epoch + 1 where id in (?..)";

@@ -1,0 +1,211 @@
+//! Finding instances, alone or with all that is kept about them elsewhere.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use nova_types::instance::{Instance, InstanceView, StateReason};
+use nova_types::state::{State, Task, VmState};
+use nova_types::{GroupName, HostName, InstanceId, NetworkId, ProjectId, ReservationId, SecurityGroupId};
+
+use crate::conn::Conn;
+use crate::error::DbError;
+use crate::row::Row;
+use crate::value::Value;
+
+/// One instance. A terminated one is found for an hour.
+///
+/// # Errors
+/// [`DbError::NotFound`] when there is none.
+pub async fn get(conn: &mut Conn, id: InstanceId) -> Result<Instance, DbError> {
+    let row = conn.optional(GET, &[id.into()]).await?;
+    row.map_or(Err(DbError::NotFound("instance")), |row| instance(&row))
+}
+
+/// Instances with their addresses, groups and zone, by id. An empty `ids` means all of them, no `project` every project.
+///
+/// Ids that are not there, or are another project's, are left out: compare the number.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn describe(
+    conn: &mut Conn,
+    project: Option<&ProjectId>,
+    ids: &[InstanceId],
+) -> Result<Vec<InstanceView>, DbError> {
+    let mut scope = "i.deleted = false".to_owned();
+    let mut args: Vec<Value> = Vec::new();
+    if let Some(project) = project {
+        scope += " and i.project_id = ?";
+        args.push(project.into());
+    }
+    if ids.is_empty() {
+        return views(conn, &scope, &args, None).await;
+    }
+    scope += " and i.id in (?..)";
+    let mut sorted = ids.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut all = Vec::with_capacity(sorted.len());
+    for chunk in sorted.chunks(5_000) {
+        let mut args = args.clone();
+        args.push(chunk.into());
+        all.append(&mut views(conn, &scope, &args, None).await?);
+    }
+    Ok(all)
+}
+
+/// The instances of one launch of `project`, as [`describe`] shows them.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn of_reservation(
+    conn: &mut Conn,
+    project: &ProjectId,
+    reservation: &ReservationId,
+) -> Result<Vec<InstanceView>, DbError> {
+    let scope = "i.project_id = ? and i.reservation_id = ? and i.deleted = false";
+    views(conn, scope, &[project.into(), reservation.into()], None).await
+}
+
+/// Every instance of `host` that is not over: what must be running there, or be undone there.
+///
+/// # Errors
+/// [`DbError::Unavailable`]: then nothing may be concluded.
+pub async fn on_host(conn: &mut Conn, host: &HostName) -> Result<Vec<InstanceView>, DbError> {
+    views(conn, concat!(crate::instances::holding!(), " and i.host = ?"), &[host.into()], None).await
+}
+
+/// Instances whose task `host` must do, longest waiting first.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn due_on_host(conn: &mut Conn, host: &HostName, limit: u32) -> Result<Vec<InstanceView>, DbError> {
+    views(conn, "i.host = ? and i.task_state is not null and i.deleted = false", &[host.into()], Some(limit)).await
+}
+
+/// Instances without a host that wait for the scheduler: to be placed, or to be ended before they were.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn due_scheduler(conn: &mut Conn, limit: u32) -> Result<Vec<Instance>, DbError> {
+    let rows = conn.all(DUE_SCHEDULER, &[limit.into()]).await?;
+    rows.iter().map(instance).collect()
+}
+
+async fn views(conn: &mut Conn, scope: &str, args: &[Value], limit: Option<u32>) -> Result<Vec<InstanceView>, DbError> {
+    let end = limit.map_or(String::new(), |limit| format!(" limit {limit}"));
+    let rows = conn.all_text(&format!("{VIEW} where {scope} order by i.id{end}"), args).await?;
+    let mut groups: HashMap<InstanceId, Vec<(SecurityGroupId, GroupName)>> = HashMap::new();
+    if !rows.is_empty() {
+        for row in conn.all_text(&format!("{GROUPS} where {scope} order by a.id"), args).await? {
+            let member = InstanceId::from_row(row.get("instance_id")?);
+            let group = SecurityGroupId::from_row(row.get("group_id")?);
+            groups.entry(member).or_default().push((group, row.parse("name")?));
+        }
+    }
+    rows.iter()
+        .map(|row| {
+            let instance = instance(row)?;
+            let fixed: Option<Ipv4Addr> = row.parse_some("fixed_address")?;
+            let network: Option<i32> = row.get("fixed_network")?;
+            Ok(InstanceView {
+                fixed_ip: fixed.zip(network.map(NetworkId::from_row)),
+                floating_ip: row.parse_some("floating_address")?,
+                groups: groups.remove(&instance.id).unwrap_or_default(),
+                host_zone: row.get("host_zone")?,
+                instance,
+            })
+        })
+        .collect()
+}
+
+/// Reads an instance from a row of [`columns!`].
+pub(super) fn instance(row: &Row) -> Result<Instance, DbError> {
+    let id = InstanceId::from_row(row.get("id")?);
+    let key_name = row.parse_some("key_name")?;
+    let key_data: Option<String> = row.get("key_data")?;
+    let reason_code: Option<String> = row.get("state_reason_code")?;
+    let reason: Option<String> = row.get("state_reason")?;
+    let user_data: Option<String> = row.get("user_data")?;
+    Ok(Instance {
+        id,
+        reservation: row.parse("reservation_id")?,
+        launch_index: row.narrow("launch_index")?,
+        user: row.parse("user_id")?,
+        project: row.parse("project_id")?,
+        state: state(row)?,
+        reason: reason_code.map(|code| StateReason { code, message: reason.unwrap_or_default() }),
+        epoch: row.get("epoch")?,
+        image: row.parse("image_id")?,
+        kernel: row.parse_some("kernel_id")?,
+        ramdisk: row.parse_some("ramdisk_id")?,
+        flavor: row.get("instance_type")?,
+        memory_mb: row.narrow("memory_mb")?,
+        vcpus: row.narrow("vcpus")?,
+        local_gb: row.narrow("local_gb")?,
+        key: key_name.map(|name| (name, key_data.unwrap_or_default())),
+        user_data: user_data
+            .map(|text| STANDARD.decode(&text).map_err(|_| DbError::Corrupt { column: "user_data", value: text }))
+            .transpose()?,
+        availability_zone: row.get("availability_zone")?,
+        host: row.parse_some("host")?,
+        mac: row.parse("mac_address")?,
+        hostname: id.to_string(),
+        display_name: row.get("display_name")?,
+        display_description: row.get("display_description")?,
+        client_token: row.get("client_token")?,
+        created_at: row.get("created_at")?,
+        launched_at: row.get("launched_at")?,
+        terminated_at: row.get("terminated_at")?,
+    })
+}
+
+fn state(row: &Row) -> Result<State, DbError> {
+    let vm: String = row.get("vm_state")?;
+    let task: Option<String> = row.get("task_state")?;
+    let corrupt = |column, value: &str| DbError::Corrupt { column, value: value.to_owned() };
+    Ok(State {
+        vm: VmState::from_word(&vm).ok_or_else(|| corrupt("vm_state", &vm))?,
+        task: task.map(|task| Task::from_word(&task).ok_or_else(|| corrupt("task_state", &task))).transpose()?,
+    })
+}
+
+/// The columns an [`Instance`] is read from; `i` is the table.
+macro_rules! columns {
+    () => {
+        "i.id, i.reservation_id, i.launch_index, i.user_id, i.project_id, i.vm_state, i.task_state, \
+         i.state_reason_code, i.state_reason, i.epoch, i.image_id, i.kernel_id, i.ramdisk_id, i.instance_type, \
+         i.memory_mb, i.vcpus, i.local_gb, i.key_name, i.key_data, i.user_data, i.availability_zone, i.host, \
+         i.mac_address, i.display_name, i.display_description, i.client_token, i.created_at, i.launched_at, \
+         i.terminated_at"
+    };
+}
+
+const GET: &str = concat!("select ", columns!(), " from instances i where i.id = ? and i.deleted = false");
+
+/// The same, and nobody else changes the row before the transaction ends.
+pub(super) const GET_LOCKED: &str =
+    concat!("select ", columns!(), " from instances i where i.id = ? and i.deleted = false {for_update}");
+
+const DUE_SCHEDULER: &str = concat!(
+    "select ",
+    columns!(),
+    " from instances i where i.host is null and i.task_state in ('scheduling', 'terminating') and i.deleted = false \
+     order by i.id limit ?"
+);
+
+const VIEW: &str = concat!(
+    "select ",
+    columns!(),
+    ", f.address as fixed_address, f.network_id as fixed_network, o.address as floating_address, \
+     s.availability_zone as host_zone from instances i \
+     left join fixed_ips f on f.instance_id = i.id and f.deleted = false \
+     left join floating_ips o on o.fixed_ip_id = f.id and o.deleted = false \
+     left join services s on s.host = i.host and s.\"binary\" = 'nova-compute' and s.deleted = false"
+);
+
+const GROUPS: &str = "select a.instance_id, g.id as group_id, g.name from instances i \
+     join security_group_instance_association a on a.instance_id = i.id and a.deleted = false \
+     join security_groups g on g.id = a.security_group_id and g.deleted = false";

@@ -1,0 +1,120 @@
+use nova_types::network::NetworkPlan;
+use nova_types::{HostName, ProjectId, Vlan};
+
+use super::{by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, release};
+use crate::dev::{self, fixtures};
+use crate::error::{DbError, Unique};
+use crate::open::Db;
+use crate::{fixed_ips, transaction};
+
+fn vlan(tag: i64, cidr: &str) -> NetworkPlan {
+    let range: ipnet::Ipv4Net = cidr.parse().unwrap();
+    let at = |n| nova_types::net::nth(range, n).unwrap();
+    NetworkPlan {
+        cidr: range,
+        label: Some("private".to_owned()),
+        bridge: format!("br{tag}"),
+        gateway: at(1),
+        dhcp_start: at(3),
+        dns: None,
+        vlan: Some(Vlan::try_from(tag).unwrap()),
+        vpn_private_address: Some(at(2)),
+        vpn_public_port: Some(1000),
+        reserved_bottom: 3,
+        reserved_top: 1,
+    }
+}
+
+#[tokio::test]
+async fn a_network_is_read_back_and_removed() {
+    dev::each(async |db: &Db| {
+        let id = fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
+        let mut conn = db.read().await.unwrap();
+        let found = get(&mut conn, id).await.unwrap();
+        assert_eq!((found.vlan.map(Vlan::number), found.vpn_public_port, found.dns), (Some(100), Some(1000), None));
+        assert_eq!((found.label.as_deref(), found.bridge.as_str()), (Some("private"), "br100"));
+        assert_eq!(by_cidr(&mut conn, "10.0.0.0/28".parse().unwrap()).await.unwrap(), found);
+        assert_eq!(list(&mut conn).await.unwrap(), [found]);
+        drop(conn);
+        let ids = fixtures::launch(db, &fixtures::name("acme"), 1).await;
+        transaction!(db, |tx| { fixed_ips::take(tx, id, &ids).await }).unwrap();
+        let used = transaction!(db, |tx| { delete(tx, id).await });
+        assert!(matches!(used, Err(DbError::InUse("network"))), "{used:?}");
+        transaction!(db, |tx| { fixed_ips::release(tx, ids[0], 0).await }).unwrap();
+        transaction!(db, |tx| { delete(tx, id).await }).unwrap();
+        let gone = transaction!(db, |tx| { delete(tx, id).await });
+        assert!(matches!(gone, Err(DbError::NotFound("network"))), "{gone:?}");
+        fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_overlaps_is_refused_whole() {
+    dev::each(async |db: &Db| {
+        fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
+        for (plan, what) in [
+            (vlan(101, "10.0.0.0/28"), Unique::NetworkCidr),
+            (vlan(100, "10.0.1.0/28"), Unique::NetworkVlan),
+            (vlan(101, "10.0.0.8/29"), Unique::FixedAddress),
+        ] {
+            let plans = [vlan(200, "10.2.0.0/28"), plan];
+            let refused = transaction!(db, |tx| { create(tx, &plans).await });
+            assert!(matches!(&refused, Err(DbError::Duplicate(found)) if *found == what), "{what}: {refused:?}");
+        }
+        assert_eq!(list(&mut db.read().await.unwrap()).await.unwrap().len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_project_gets_one_network_of_its_own() {
+    dev::each(async |db: &Db| {
+        for n in 0..3 {
+            fixtures::network(db, vlan(100 + n, &format!("10.0.{n}.0/28"))).await;
+        }
+        let acme: ProjectId = fixtures::name("acme");
+        assert_eq!(for_project(&mut db.read().await.unwrap(), &acme, false).await.unwrap(), None);
+        let claims = (0..4).map(|_| async { transaction!(db, |tx| { for_project(tx, &acme, true).await }) });
+        let got: Vec<_> = dev::at_once(claims).await.into_iter().filter_map(Result::ok).flatten().collect();
+        assert!(!got.is_empty() && got.iter().all(|network| network.id == got[0].id), "{got:?}");
+        let owned = list(&mut db.read().await.unwrap()).await.unwrap();
+        assert_eq!(owned.iter().filter(|network| network.project.is_some()).count(), 1);
+        let mut conn = db.write().await.unwrap();
+        assert_eq!(disassociate(&mut conn, &acme).await.unwrap(), 1);
+        assert_eq!(for_project(&mut conn, &acme, false).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flat_network_is_everybodys() {
+    dev::each(async |db: &Db| {
+        let id = fixtures::flat_network(db, 28).await;
+        for project in ["acme", "other"] {
+            let found = for_project(&mut db.read().await.unwrap(), &fixtures::name(project), true).await.unwrap();
+            assert_eq!(found.map(|network| (network.id, network.project)), Some((id, None)));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_network_is_served_by_one_host_until_its_lease_is_over() {
+    dev::each(async |db: &Db| {
+        fixtures::flat_network(db, 28).await;
+        let (one, two): (HostName, HostName) = (fixtures::name("one"), fixtures::name("two"));
+        let mut conn = db.write().await.unwrap();
+        assert_eq!(claim(&mut conn, &one, 30).await.unwrap().len(), 1);
+        assert_eq!(claim(&mut conn, &two, 30).await.unwrap(), []);
+        assert_eq!(claim(&mut conn, &one, 0).await.unwrap().len(), 1);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        assert_eq!(claim(&mut conn, &two, 30).await.unwrap().len(), 1);
+        assert_eq!(on_host(&mut conn, &one).await.unwrap(), []);
+        release(&mut conn, &two).await.unwrap();
+        assert_eq!(claim(&mut conn, &one, 30).await.unwrap().len(), 1);
+        let epoch = conn.one("select epoch from networks", &[]).await.unwrap().get::<i32>("epoch").unwrap();
+        assert_eq!(epoch, 3);
+    })
+    .await;
+}
