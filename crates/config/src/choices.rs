@@ -1,0 +1,101 @@
+//! Flags that choose one of a few.
+
+use std::str::FromStr;
+
+use nova_types::network::ManagerKind;
+
+/// Which virtualization is asked for by the first Nova's `--connection_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionType {
+    /// libvirt.
+    Libvirt,
+    /// The first Nova's `fake`: guests that only seem to run.
+    Fake,
+}
+
+impl FromStr for ConnectionType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "libvirt" => Ok(Self::Libvirt),
+            "fake" => Ok(Self::Fake),
+            "xenapi" | "hyperv" | "vmwareapi" => Err(format!("{text} is not supported; expected libvirt or fake")),
+            _ => Err("expected libvirt or fake".to_owned()),
+        }
+    }
+}
+
+/// Which hypervisor is used: `--hypervisor`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HypervisorChoice {
+    /// libvirt where it works, else simulated; which one is said at the start.
+    Auto,
+    /// libvirt or nothing.
+    Libvirt,
+    /// Guests that only seem to run, with realistic delays.
+    Simulated,
+}
+
+impl FromStr for HypervisorChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "libvirt" => Ok(Self::Libvirt),
+            "simulated" => Ok(Self::Simulated),
+            _ => Err("expected auto, libvirt or simulated".to_owned()),
+        }
+    }
+}
+
+/// How libvirt executes guests: `--libvirt_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LibvirtType {
+    /// Through KVM, where that works.
+    Kvm,
+    /// By emulation.
+    Qemu,
+}
+
+impl FromStr for LibvirtType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "kvm" => Ok(Self::Kvm),
+            "qemu" => Ok(Self::Qemu),
+            "uml" | "xen" | "lxc" => Err(format!("{text} is not supported; expected kvm or qemu")),
+            _ => Err("expected kvm or qemu".to_owned()),
+        }
+    }
+}
+
+/// Reads `nova.network.manager.VlanManager`, also with a blank inside as the guide has it, or only its last word.
+pub(crate) fn manager(text: &str) -> Result<ManagerKind, String> {
+    let name: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    match name.strip_prefix("nova.network.manager.").unwrap_or(&name) {
+        "FlatManager" => Ok(ManagerKind::Flat),
+        "FlatDHCPManager" => Ok(ManagerKind::FlatDhcp),
+        "VlanManager" => Ok(ManagerKind::Vlan),
+        _ => Err("expected nova.network.manager.FlatManager, .FlatDHCPManager or .VlanManager".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_is_known_by_its_last_word() {
+        for (text, kind) in [
+            ("nova.network.manager.VlanManager", ManagerKind::Vlan),
+            ("nova.network.manager. FlatDHCPManager", ManagerKind::FlatDhcp),
+            ("FlatManager", ManagerKind::Flat),
+        ] {
+            assert_eq!(manager(text), Ok(kind));
+        }
+        assert!(manager("nova.network.manager.QuantumManager").is_err());
+    }
+}

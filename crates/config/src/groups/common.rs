@@ -1,0 +1,89 @@
+//! Flags of every daemon: itself, the database, the message broker.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nova_types::HostName;
+
+use super::flags;
+use crate::{DatabaseUrl, Password};
+
+flags! {
+    "General"
+    /// Who and where a daemon is, and how it reports.
+    CommonFlags {
+        /// Accepted for the guide's sake: daemons stay in the foreground and leave the rest to init.
+        daemonize: bool = "false",
+        /// Folder of everything that must survive a restart [default: /var/lib/nova, or below ~/.local/share].
+        state_path: PathBuf = "",
+        /// Folder of lock files.
+        lock_path: PathBuf = "$state_path/lock",
+        /// Name of this host among the others [default: its host name].
+        host: HostName = "",
+        /// Address of this host [default: the address it would speak to the world from].
+        my_ip: IpAddr = "",
+        /// Log more.
+        verbose: bool = "false",
+        /// Log to <logdir>/<binary>.log instead of stderr.
+        logdir: Option<PathBuf> = "",
+        /// Log to this file.
+        logfile: Option<PathBuf> = "",
+        /// Availability zone of this host.
+        node_availability_zone: String = "nova",
+        /// How often a daemon reports that it lives.
+        report_interval: Duration = "10",
+        /// After how long a silence a daemon counts as down.
+        service_down_time: Duration = "60",
+        /// How often rare periodic work is done.
+        periodic_interval: Duration = "60",
+        /// How often a daemon looks for work that no message told of.
+        tick_interval: Duration = "1",
+        /// How long a daemon may take to finish what it is doing when told to stop.
+        drain_timeout: Duration = "10",
+        /// Whether new hosts take part at once, or wait to be enabled.
+        enable_new_services: bool = "true",
+        /// Port on 127.0.0.1 for /healthz and /metrics; 0 for none.
+        status_port: u16 = "0",
+    }
+}
+
+flags! {
+    "Database"
+    /// Where the rows are.
+    DatabaseFlags {
+        /// The database, as SQLAlchemy writes it: sqlite:///FILE, mysql://USER:PASSWORD@HOST/NAME, postgresql://….
+        sql_connection: DatabaseUrl = "sqlite:///$state_path/nova.sqlite",
+        /// How long an idle connection is kept.
+        sql_idle_timeout: Duration = "3600",
+        /// How often to try to reach the database at the start.
+        sql_max_retries: u32 = "12",
+        /// How long to wait between these tries.
+        sql_retry_interval: Duration = "10",
+        /// How many connections one daemon may have.
+        sql_pool_size: u32 = "10",
+    }
+}
+
+flags! {
+    "Message broker"
+    /// Where messages go; nova-combined needs no broker.
+    BusFlags {
+        /// Host of RabbitMQ.
+        rabbit_host: String = "localhost",
+        /// Port of RabbitMQ.
+        rabbit_port: u16 = "5672",
+        /// User at RabbitMQ.
+        rabbit_userid: String = "guest",
+        /// Password of that user.
+        rabbit_password: Password = "guest",
+        /// Virtual host at RabbitMQ.
+        rabbit_virtual_host: String = "/",
+        /// How long to wait between tries to reach RabbitMQ.
+        rabbit_retry_interval: Duration = "10",
+        /// How often to try at the start; 0 for ever.
+        rabbit_max_retries: u32 = "12",
+        /// Exchange of all messages.
+        control_exchange: String = "nova",
+    }
+}
