@@ -1,0 +1,76 @@
+use std::net::Ipv4Addr;
+
+use expect_test::expect;
+use nova_run::fake::Script;
+
+use super::*;
+
+fn network() -> DhcpNetwork {
+    DhcpNetwork {
+        bridge: "br100".into(),
+        gateway: Ipv4Addr::new(192, 168, 0, 1),
+        cidr: "192.168.0.0/24".parse().unwrap(),
+        first: Ipv4Addr::new(192, 168, 0, 2),
+        domain: "novalocal".into(),
+        lease: Duration::from_secs(120),
+        name_server: Some(Ipv4Addr::new(9, 9, 9, 9)),
+        script: "/usr/bin/nova-dhcpbridge".into(),
+        flag_file: Some("/etc/nova/nova.conf".into()),
+    }
+}
+
+#[test]
+fn the_arguments_are_those_of_the_first_nova_and_what_it_lacked() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = arguments(folder.path(), &network()).unwrap().join("\n");
+    expect![[r#"
+        --strict-order
+        --bind-interfaces
+        --conf-file=
+        --domain=novalocal
+        --pid-file=FOLDER/nova-br100.pid
+        --listen-address=192.168.0.1
+        --except-interface=lo
+        --dhcp-range=192.168.0.2,static,255.255.255.0,120s
+        --dhcp-lease-max=256
+        --dhcp-hostsdir=FOLDER/nova-br100.hosts
+        --dhcp-script=/usr/bin/nova-dhcpbridge
+        --leasefile-ro
+        --no-hosts
+        --no-resolv
+        --server=9.9.9.9"#]]
+    .assert_eq(&arguments.replace(&folder.path().canonicalize().unwrap().display().to_string(), "FOLDER"));
+}
+
+#[test]
+fn no_word_can_become_an_option_a_line_or_a_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |change: fn(&mut DhcpNetwork)| {
+        let mut network = network();
+        change(&mut network);
+        arguments(folder.path(), &network).is_err()
+    };
+    assert!(!refused(|_| ()));
+    assert!(refused(|network| network.bridge = "../br".into()));
+    assert!(refused(|network| network.domain = "nova,local".into()));
+    assert!(refused(|network| network.script = "/bin/x; rm -rf /".into()));
+    assert!(refused(|network| network.script = "dhcpbridge".into()));
+}
+
+#[tokio::test]
+async fn a_server_that_says_why_it_cannot_start_is_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = Script::new().fails("dnsmasq", 2, "dnsmasq: failed to create listening socket: Address in use\n");
+    let servers = Dnsmasq::new(Arc::new(script), folder.path());
+    let error = servers.ensure(&network()).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.ends_with("status 2: dnsmasq: failed to create listening socket: Address in use"), "{source}");
+    // One that claims to have started and is not there is not believed.
+    let servers = Dnsmasq::new(Arc::new(Script::new().prints("dnsmasq", "")), folder.path());
+    assert!(matches!(servers.ensure(&network()).await, Err(DhcpError::Gone(bridge)) if bridge == "br100"));
+}
+
+#[tokio::test]
+async fn the_fake_keeps_the_contract() {
+    crate::dnsmasq::dhcp_servers_contract(&crate::dnsmasq::FakeDhcpServers::default(), network()).await;
+}

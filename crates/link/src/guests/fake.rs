@@ -1,0 +1,116 @@
+//! A firewall that only remembers, and what every firewall must do.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use nova_types::InstanceId;
+use nova_types::rule::{Rule, Source, Traffic};
+use nova_types::security_group::{GroupMembers, GroupRules, GuestPort, HostFirewall};
+
+use super::rules::Rules;
+use super::tables::{BRIDGE, INET, bridge, inet};
+use super::{Changed, FirewallChange, FirewallError, GuestFirewall};
+use crate::nft::diff;
+
+/// A firewall in memory: it answers whether it would let something in.
+#[derive(Debug, Default)]
+pub struct FakeGuestFirewall {
+    applied: Mutex<Option<Rules>>,
+}
+
+impl FakeGuestFirewall {
+    /// Lists the guests that have rules.
+    pub fn guests(&self) -> BTreeSet<InstanceId> {
+        self.applied().as_ref().map(|rules| rules.guests.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// Tells whether `guest` may be sent `traffic`, spelled as in a rule of one of its groups, by `from`.
+    pub fn lets_in(&self, guest: InstanceId, traffic: Traffic, from: Ipv4Addr) -> bool {
+        let applied = self.applied();
+        let Some(rules) = applied.as_ref() else { return false };
+        let Some(port) = rules.guests.get(&guest) else { return false };
+        let may_send = |source: Source| match source {
+            Source::Range(range) => range.contains(&IpNet::from(std::net::IpAddr::V4(from))),
+            Source::Group(group) => rules.members.get(&group).is_some_and(|members| members.contains(&from)),
+        };
+        let mut granted = port.groups.iter().filter_map(|group| rules.groups.get(group)).flatten();
+        granted.any(|rule: &Rule| rule.traffic == traffic && may_send(rule.source))
+    }
+
+    fn applied(&self) -> MutexGuard<'_, Option<Rules>> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(applied: &mut Option<Rules>, wanted: Rules) -> Changed {
+        let old = applied.take();
+        let count = |name, found, wanted| diff(name, found, &wanted).len();
+        let commands = count(BRIDGE, old.as_ref().map(bridge).as_ref(), bridge(&wanted))
+            + count(INET, old.as_ref().map(|old| inet(old, true)).as_ref(), inet(&wanted, true));
+        *applied = Some(wanted);
+        Changed { commands, forgotten: 0 }
+    }
+}
+
+#[async_trait]
+impl GuestFirewall for FakeGuestFirewall {
+    async fn ensure(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError> {
+        Ok(Self::replace(&mut self.applied(), Rules::of(wanted)))
+    }
+
+    async fn change(&self, change: &FirewallChange) -> Result<Changed, FirewallError> {
+        let mut applied = self.applied();
+        let wanted = applied.as_ref().ok_or(FirewallError::NotEnsured)?.after(change);
+        Ok(Self::replace(&mut applied, wanted))
+    }
+}
+
+/// Runs against the fake here, and against the kernel in a network namespace.
+///
+/// # Panics
+/// When the firewall does not keep what the trait promises.
+#[expect(clippy::unwrap_used, reason = "a contract is a test that several crates run")]
+pub async fn guest_firewall_contract(firewall: &dyn GuestFirewall) {
+    let guest = |number: u32, groups: &[u32]| GuestPort {
+        instance: InstanceId::new(number),
+        project: "p".parse().unwrap(),
+        mac: nova_types::Mac::of_guest([0, 0, u8::try_from(number).unwrap()]),
+        address: Ipv4Addr::from(0x0a09_0000 + number),
+        bridge: "br9".to_owned(),
+        dhcp_server: Ipv4Addr::new(10, 9, 0, 1),
+        groups: groups.iter().map(|id| nova_types::SecurityGroupId::new(*id)).collect(),
+    };
+    let group = nova_types::SecurityGroupId::new(1);
+    let rule = |traffic: &str, source| Rule { traffic: Traffic::parse(traffic, Some(22), Some(25)).unwrap(), source };
+    let rules = vec![rule("tcp", Source::EVERYONE), rule("udp", Source::Group(group))];
+    let mut wanted = HostFirewall {
+        guests: vec![guest(3, &[1]), guest(4, &[1, 2])],
+        groups: vec![GroupRules { id: group, rules }],
+        members: vec![GroupMembers { id: group, addresses: vec![Ipv4Addr::new(10, 9, 0, 4)] }],
+        projects: vec![("p".parse().unwrap(), vec![Ipv4Addr::new(10, 9, 0, 3)])],
+    };
+    let early = firewall.change(&FirewallChange::default()).await;
+    assert!(matches!(early, Err(FirewallError::NotEnsured)), "a change before the first full set is refused");
+    assert_ne!(firewall.ensure(&wanted).await.unwrap().commands, 0);
+    assert_eq!(firewall.ensure(&wanted).await.unwrap().commands, 0, "what holds is not touched");
+
+    // The tap of this guest does not exist, nor has its group ever been set.
+    let newcomer = HostFirewall { guests: vec![guest(5, &[7])], ..HostFirewall::default() };
+    let change = FirewallChange { set: newcomer, gone: Vec::new() };
+    assert_ne!(firewall.change(&change).await.unwrap().commands, 0);
+    assert_eq!(firewall.change(&change).await.unwrap().commands, 0, "the same change again does nothing");
+    wanted.guests.push(guest(5, &[7]));
+    assert_eq!(firewall.ensure(&wanted).await.unwrap().commands, 0, "changes add up to the whole");
+
+    // One rule less, one member more, one guest gone.
+    wanted.groups[0].rules.truncate(1);
+    let set = HostFirewall { groups: wanted.groups.clone(), ..HostFirewall::default() };
+    let change = FirewallChange { set, gone: vec![InstanceId::new(5)] };
+    assert_ne!(firewall.change(&change).await.unwrap().commands, 0);
+    wanted.guests.pop();
+    assert_eq!(firewall.ensure(&wanted).await.unwrap().commands, 0);
+    assert_ne!(firewall.ensure(&HostFirewall::default()).await.unwrap().commands, 0);
+    assert_eq!(firewall.ensure(&HostFirewall::default()).await.unwrap().commands, 0);
+}

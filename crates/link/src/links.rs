@@ -1,0 +1,131 @@
+//! Bridges and what is on them. Taps are made by the hypervisor; the firewall knows them by name before they exist.
+
+#[cfg(feature = "fake")]
+mod fake;
+mod kernel;
+mod migrate;
+
+use std::net::Ipv4Addr;
+
+use async_trait::async_trait;
+use ipnet::Ipv4Net;
+
+#[cfg(feature = "fake")]
+pub use fake::{FakeLinks, links_contract};
+pub use kernel::KernelLinks;
+
+use crate::SettingError;
+
+/// What Nova asks of this machine's interfaces. Every call is idempotent.
+#[async_trait]
+pub trait Links: Send + Sync + std::fmt::Debug {
+    /// Makes a bridge as described and up, or completes the one that is there. Returns whether anything changed.
+    ///
+    /// A bridge that we make has no spanning tree and no forward delay, speaks no IPv6 and accepts no router's word,
+    /// all before it is up. Of a bridge that somebody else made, only the address and being up are our business.
+    ///
+    /// # Errors
+    /// [`LinkError`]; what was done before stays, and the next call goes on from there.
+    async fn ensure_bridge(&self, bridge: &Bridge) -> Result<bool, LinkError>;
+
+    /// Puts an interface on a bridge; one that carries addresses and routes hands them over to the bridge, all or none.
+    ///
+    /// # Errors
+    /// [`LinkError::NoInterface`] when either is missing; other [`LinkError`]s after everything was put back.
+    async fn attach(&self, interface: &str, bridge: &str) -> Result<(), LinkError>;
+
+    /// Takes an address away from an interface; nothing happens if either is not there.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    async fn remove_address(&self, interface: &str, address: Ipv4Addr) -> Result<(), LinkError>;
+
+    /// Deletes a bridge that we made; one of somebody else's, or none, is left as it is. Returns whether it did.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    async fn delete_bridge(&self, name: &str) -> Result<bool, LinkError>;
+
+    /// Lists all interfaces.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    async fn list(&self) -> Result<Vec<Link>, LinkError>;
+}
+
+/// A bridge as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its name, at most 15 characters.
+    pub name: String,
+    /// The address of this machine on it, with the prefix of its network; none on a host that only carries guests.
+    pub address: Option<Ipv4Net>,
+    /// Its MTU in bytes; the kernel's choice if none.
+    pub mtu: Option<u32>,
+}
+
+/// An interface as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its name.
+    pub name: String,
+    /// The bridge it is on.
+    pub bridge: Option<String>,
+    /// Whether we made it.
+    pub ours: bool,
+    /// Whether it is up.
+    pub up: bool,
+    /// Its IPv4 addresses with their prefixes.
+    pub addresses: Vec<Ipv4Net>,
+}
+
+/// What went wrong with an interface.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// No such interface.
+    #[error("there is no interface {0}")]
+    NoInterface(String),
+    /// The name cannot be an interface's.
+    #[error("{0:?} cannot be the name of an interface")]
+    Name(String),
+    /// Something else has the bridge's name.
+    #[error("{0} is there and is not a bridge")]
+    NotABridge(String),
+    /// No conversation with the kernel.
+    #[error("opening a netlink socket")]
+    Socket(#[source] std::io::Error),
+    /// The kernel refused.
+    #[error("{doing}")]
+    Kernel {
+        /// What was asked.
+        doing: String,
+        /// What the kernel said.
+        #[source]
+        source: Box<rtnetlink::Error>,
+    },
+    /// A setting of the interface.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+}
+
+/// Accepts what the kernel takes as a name and no path or option could be made of.
+fn check_name(name: &str) -> Result<(), LinkError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let good = (1..=15).contains(&name.len()) && name.chars().all(plain) && !name.starts_with(['.', '-']);
+    if good { Ok(()) } else { Err(LinkError::Name(name.to_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_never_a_path_or_an_option() {
+        for name in ["br100", "vlan7", "eth0.5", "tap0000001f"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "../x", "a/b", "-rf", ".", "..", "sixteen-letters-", "a b", "br\n"] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! This machine's interfaces, by rtnetlink.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{
+    BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
+use tracing::info;
+
+use super::{Bridge, Link, LinkError, Links, check_name, migrate};
+use crate::sysctl;
+
+/// What marks an interface as made by us: its alias, as `ip link` shows it.
+const MARK: &str = "nova";
+const NO_DEVICE: i32 = -19;
+const EXISTS: i32 = -17;
+const NO_ADDRESS: i32 = -99;
+
+/// Asks the kernel of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelLinks;
+
+#[async_trait]
+impl Links for KernelLinks {
+    async fn ensure_bridge(&self, bridge: &Bridge) -> Result<bool, LinkError> {
+        check_name(&bridge.name)?;
+        let netlink = Netlink::open()?;
+        let mut changed = false;
+        let found = match netlink.find(&bridge.name).await? {
+            Some(found) => found,
+            None => {
+                netlink.create_bridge(&bridge.name).await?;
+                changed = true;
+                netlink.get(&bridge.name).await?
+            }
+        };
+        if !is_bridge(&found) {
+            return Err(LinkError::NotABridge(bridge.name.clone()));
+        }
+        if ours(&found) {
+            changed |= netlink.settle(&found, bridge).await?;
+        }
+        if let Some(address) = bridge.address {
+            changed |= netlink.ensure_address(found.header.index, &bridge.name, address).await?;
+        }
+        if !found.header.flags.contains(LinkFlags::Up) {
+            let up = LinkUnspec::new_with_index(found.header.index).up().build();
+            netlink.set(format!("setting {} up", bridge.name), up).await?;
+            changed = true;
+        }
+        if changed {
+            info!(bridge = %bridge.name, "Bridge {} is as it should be.", bridge.name);
+        }
+        Ok(changed)
+    }
+
+    async fn attach(&self, interface: &str, bridge: &str) -> Result<(), LinkError> {
+        check_name(interface)?;
+        check_name(bridge)?;
+        let netlink = Netlink::open()?;
+        let (link, bridge) = (netlink.get(interface).await?, netlink.get(bridge).await?);
+        migrate::attach(&netlink, &link, &bridge).await
+    }
+
+    async fn remove_address(&self, interface: &str, address: Ipv4Addr) -> Result<(), LinkError> {
+        check_name(interface)?;
+        let netlink = Netlink::open()?;
+        let Some(link) = netlink.find(interface).await? else { return Ok(()) };
+        for message in netlink.address_messages(Some(link.header.index)).await? {
+            if ipv4(&message).is_some_and(|found| found.addr() == address) {
+                netlink.delete_address(interface, message).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn delete_bridge(&self, name: &str) -> Result<bool, LinkError> {
+        check_name(name)?;
+        let netlink = Netlink::open()?;
+        let Some(link) = netlink.find(name).await?.filter(|link| ours(link) && is_bridge(link)) else {
+            return Ok(false);
+        };
+        let deleted = netlink.handle.link().del(link.header.index).execute().await;
+        deleted.map_err(kernel(format!("deleting bridge {name}")))?;
+        info!(bridge = %name, "Deleted bridge {name}.");
+        Ok(true)
+    }
+
+    async fn list(&self) -> Result<Vec<Link>, LinkError> {
+        let netlink = Netlink::open()?;
+        let messages: Vec<LinkMessage> =
+            netlink.handle.link().get().execute().try_collect().await.map_err(kernel("listing interfaces"))?;
+        let addresses = netlink.address_messages(None).await?;
+        let bridge_of = |message: &LinkMessage| {
+            let controller = controller(message)?;
+            messages.iter().find(|other| other.header.index == controller).map(name)
+        };
+        let link = |message: &LinkMessage| Link {
+            name: name(message),
+            bridge: bridge_of(message),
+            ours: ours(message),
+            up: message.header.flags.contains(LinkFlags::Up),
+            addresses: addresses.iter().filter(|a| a.header.index == message.header.index).filter_map(ipv4).collect(),
+        };
+        Ok(messages.iter().map(link).collect())
+    }
+}
+
+/// One conversation with the kernel. The socket closes when this is dropped.
+pub(super) struct Netlink {
+    pub(super) handle: Handle,
+}
+
+impl Netlink {
+    fn open() -> Result<Self, LinkError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Socket)?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<LinkMessage>, LinkError> {
+        let mut links = std::pin::pin!(self.handle.link().get().match_name(name).execute());
+        match links.try_next().await {
+            Ok(found) => Ok(found),
+            Err(error) if code(&error) == Some(NO_DEVICE) => Ok(None),
+            Err(error) => Err(kernel(format!("looking for {name}"))(error)),
+        }
+    }
+
+    async fn get(&self, name: &str) -> Result<LinkMessage, LinkError> {
+        self.find(name).await?.ok_or_else(|| LinkError::NoInterface(name.to_owned()))
+    }
+
+    pub(super) async fn set(&self, doing: String, message: LinkMessage) -> Result<(), LinkError> {
+        self.handle.link().set(message).execute().await.map_err(kernel(doing))
+    }
+
+    /// Makes a bridge that is down and marked as ours. Another of our daemons may do the same at this moment.
+    async fn create_bridge(&self, name: &str) -> Result<(), LinkError> {
+        let bridge = LinkMessageBuilder::<LinkBridge>::new(name).stp_state(BridgeStpState::Disabled).forward_delay(0);
+        match self.handle.link().add(bridge.build()).execute().await {
+            Err(error) if code(&error) == Some(EXISTS) => return Ok(()),
+            created => created.map_err(kernel(format!("creating bridge {name}")))?,
+        }
+        self.set(format!("marking {name}"), LinkUnspec::new_with_name(name).alias(MARK).build()).await
+    }
+
+    /// Makes every attribute of a bridge of ours what it should be.
+    async fn settle(&self, found: &LinkMessage, wanted: &Bridge) -> Result<bool, LinkError> {
+        let name = &wanted.name;
+        sysctl::set_if_there(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+        sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+        let mut changed = false;
+        let unlike = |info: &InfoBridge| match info {
+            InfoBridge::StpState(state) => *state != BridgeStpState::Disabled,
+            InfoBridge::ForwardDelay(delay) => *delay != 0,
+            _ => false,
+        };
+        if bridge_info(found).iter().any(unlike) {
+            let bridge = LinkMessageBuilder::<LinkBridge>::new(name);
+            let bridge = bridge.stp_state(BridgeStpState::Disabled).forward_delay(0).build();
+            let asked = self.handle.link().change(bridge).execute().await;
+            asked.map_err(kernel(format!("turning off the spanning tree of {name}")))?;
+            changed = true;
+        }
+        let set = LinkUnspec::new_with_index(found.header.index);
+        if let Some(mtu) = wanted.mtu.filter(|mtu| !found.attributes.contains(&LinkAttribute::Mtu(*mtu))) {
+            self.set(format!("setting the MTU of {name}"), set.mtu(mtu).build()).await?;
+            changed = true;
+        }
+        // Without one of its own a bridge borrows the hardware address of a port and changes it as guests come and go,
+        // and guests keep the old one of their router for minutes. From the gateway it is the same on any network host.
+        if let Some(gateway) = wanted.address {
+            let [a, b, c, d] = gateway.addr().octets();
+            let address = LinkAttribute::Address(vec![0x06, 0x6e, a, b, c, d]);
+            if let LinkAttribute::Address(bytes) = &address
+                && !found.attributes.contains(&address)
+            {
+                let set = LinkUnspec::new_with_index(found.header.index).address(bytes.clone()).build();
+                self.set(format!("setting the hardware address of {name}"), set).await?;
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+
+    pub(super) async fn ensure_address(&self, index: u32, name: &str, wanted: Ipv4Net) -> Result<bool, LinkError> {
+        let has = |message: &AddressMessage| {
+            ipv4(message).is_some_and(|a| (a.addr(), a.prefix_len()) == (wanted.addr(), wanted.prefix_len()))
+        };
+        if self.address_messages(Some(index)).await?.iter().any(has) {
+            return Ok(false);
+        }
+        let add = self.handle.address().add(index, IpAddr::V4(wanted.addr()), wanted.prefix_len()).execute().await;
+        match add {
+            Err(error) if code(&error) == Some(EXISTS) => Ok(false),
+            added => added.map(|()| true).map_err(kernel(format!("adding {wanted} to {name}"))),
+        }
+    }
+
+    pub(super) async fn delete_address(&self, name: &str, message: AddressMessage) -> Result<(), LinkError> {
+        match self.handle.address().del(message).execute().await {
+            Err(error) if code(&error) == Some(NO_ADDRESS) => Ok(()),
+            deleted => deleted.map_err(kernel(format!("taking an address from {name}"))),
+        }
+    }
+
+    pub(super) async fn address_messages(&self, index: Option<u32>) -> Result<Vec<AddressMessage>, LinkError> {
+        let all = self.handle.address().get().execute().try_collect::<Vec<AddressMessage>>().await;
+        let mut all = all.map_err(kernel("listing addresses"))?;
+        all.retain(|message| index.is_none_or(|index| message.header.index == index));
+        Ok(all)
+    }
+}
+
+pub(super) fn kernel(doing: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> LinkError {
+    let doing = doing.into();
+    move |source| LinkError::Kernel { doing, source: Box::new(source) }
+}
+
+/// The kernel's error number, negative.
+pub(super) fn code(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.code.map(std::num::NonZero::get),
+        _ => None,
+    }
+}
+
+pub(super) fn name(link: &LinkMessage) -> String {
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_default()
+}
+
+pub(super) fn controller(link: &LinkMessage) -> Option<u32> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Controller(index) => Some(*index),
+        _ => None,
+    })
+}
+
+pub(super) fn ipv4(message: &AddressMessage) -> Option<Ipv4Net> {
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    });
+    Ipv4Net::new(local?, message.header.prefix_len).ok()
+}
+
+fn ours(link: &LinkMessage) -> bool {
+    link.attributes.contains(&LinkAttribute::IfAlias(MARK.to_owned()))
+}
+
+fn link_infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
+    link.attributes.iter().flat_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.as_slice(),
+        _ => &[],
+    })
+}
+
+fn is_bridge(link: &LinkMessage) -> bool {
+    link_infos(link).any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)))
+}
+
+fn bridge_info(link: &LinkMessage) -> &[InfoBridge] {
+    let info = link_infos(link).find_map(|info| match info {
+        LinkInfo::Data(InfoData::Bridge(info)) => Some(info.as_slice()),
+        _ => None,
+    });
+    info.unwrap_or_default()
+}

@@ -1,0 +1,114 @@
+//! The few nftables expressions that our rules are made of, short enough to read a rule as a line.
+
+use nftables::expr::{
+    CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range, SetItem,
+};
+use nftables::stmt::{JumpTarget, Match, NAT, Operator, Statement, VerdictMap};
+
+use ipnet::Ipv4Net;
+
+type Expr = Expression<'static>;
+type Stmt = Statement<'static>;
+
+pub(crate) fn meta(key: MetaKey) -> Expr {
+    Expression::Named(NamedExpression::Meta(Meta { key }))
+}
+
+pub(crate) fn field(protocol: &'static str, field: &'static str) -> Expr {
+    let field = PayloadField { protocol: protocol.into(), field: field.into() };
+    Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
+}
+
+/// A property of the packet's connection as its first packet had it.
+pub(crate) fn ct_original(key: &'static str) -> Expr {
+    Expression::Named(NamedExpression::CT(CT { key: key.into(), family: None, dir: Some(CTDir::Original) }))
+}
+
+pub(crate) fn concat(parts: Vec<Expr>) -> Expr {
+    Expression::Named(NamedExpression::Concat(parts))
+}
+
+pub(crate) fn text(value: impl Into<String>) -> Expr {
+    Expression::String(value.into().into())
+}
+
+/// The named set `name`, for the right side of a match.
+pub(crate) fn set(name: &str) -> Expr {
+    text(format!("@{name}"))
+}
+
+/// A range of addresses; a single address is written bare, as nft does.
+pub(crate) fn prefix(net: Ipv4Net) -> Expr {
+    if net.prefix_len() == 32 {
+        return text(net.addr().to_string());
+    }
+    let prefix = Prefix { addr: Box::new(text(net.network().to_string())), len: net.prefix_len().into() };
+    Expression::Named(NamedExpression::Prefix(prefix))
+}
+
+/// One of several values; a single one needs no set.
+pub(crate) fn one_of(mut values: Vec<Expr>) -> Expr {
+    if values.len() == 1 {
+        return values.remove(0);
+    }
+    Expression::Named(NamedExpression::Set(values.into_iter().map(SetItem::Element).collect()))
+}
+
+pub(crate) fn ports(from: u16, to: u16) -> Expr {
+    let number = |port: u16| Expression::Number(port.into());
+    if from == to {
+        return number(from);
+    }
+    Expression::Range(Box::new(Range { range: [number(from), number(to)] }))
+}
+
+pub(crate) fn is(left: Expr, right: Expr) -> Stmt {
+    Statement::Match(Match { left, right, op: Operator::EQ })
+}
+
+pub(crate) fn is_not(left: Expr, right: Expr) -> Stmt {
+    Statement::Match(Match { left, right, op: Operator::NEQ })
+}
+
+/// Whether the connection is in one of the given states.
+pub(crate) fn ct_state(states: &[&'static str]) -> Stmt {
+    let left = Expression::Named(NamedExpression::CT(CT { key: "state".into(), family: None, dir: None }));
+    let right = Expression::List(states.iter().map(|state| text(*state)).collect());
+    Statement::Match(Match { left, right, op: Operator::IN })
+}
+
+pub(crate) const fn accept() -> Stmt {
+    Statement::Accept(None)
+}
+
+pub(crate) const fn drop() -> Stmt {
+    Statement::Drop(None)
+}
+
+pub(crate) fn jump(chain: impl Into<String>) -> Stmt {
+    Statement::Jump(JumpTarget { target: chain.into().into() })
+}
+
+pub(crate) fn goto(chain: impl Into<String>) -> Stmt {
+    Statement::Goto(JumpTarget { target: chain.into().into() })
+}
+
+/// Goes where the verdict map `map` says for `key`; on to the next rule when it says nothing.
+pub(crate) fn vmap(key: Expr, map: &str) -> Stmt {
+    Statement::VerdictMap(VerdictMap { key, data: set(map) })
+}
+
+pub(crate) fn snat(to: impl ToString) -> Stmt {
+    Statement::SNAT(Some(NAT { addr: Some(text(to.to_string())), family: None, port: None, flags: None }))
+}
+
+pub(crate) fn dnat(to: impl ToString, port: u16) -> Stmt {
+    let port = Some(Expression::Number(port.into()));
+    Statement::DNAT(Some(NAT { addr: Some(text(to.to_string())), family: None, port, flags: None }))
+}
+
+/// To this machine, at the address of the interface that the packet came in by.
+pub(crate) fn redirect(port: u16) -> Stmt {
+    let port = Some(Expression::Number(port.into()));
+    Statement::Redirect(Some(NAT { addr: None, family: None, port, flags: None }))
+}

@@ -1,0 +1,42 @@
+//! What stops the network daemon, or one of its turns.
+
+use nova_link::dnsmasq::DhcpError;
+use nova_link::gateway::FirewallError;
+use nova_link::links::LinkError;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// A manager that this version does not have.
+    #[error("--network_manager={0} is not in this version; FlatDHCPManager and FlatManager are")]
+    Unsupported(&'static str),
+    /// A flag that must name an IPv4 address does not.
+    #[error("--{flag}={value} does not lead to an IPv4 address")]
+    Address {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The database.
+    #[error("asking the database")]
+    Db(#[from] nova_db::DbError),
+    /// The bus.
+    #[error("listening for messages")]
+    Bus(#[from] nova_bus::BusError),
+    /// A bridge or an address.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The firewall.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+    /// A DHCP server.
+    #[error(transparent)]
+    Dhcp(#[from] DhcpError),
+    /// A kernel setting.
+    #[error(transparent)]
+    Setting(#[from] nova_link::SettingError),
+    /// The folder of lease events.
+    #[error(transparent)]
+    Spool(#[from] crate::spool::SpoolError),
+}

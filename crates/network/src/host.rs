@@ -1,0 +1,203 @@
+//! The networks of this host: each turn reads the rows, compares, and mends what differs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use nova_db::{Db, fixed_ips, networks, transaction};
+use nova_link::dnsmasq::Server;
+use nova_link::gateway::Gateway;
+use nova_service::chain;
+use nova_types::network::Network;
+use tracing::{debug, info, warn};
+
+use crate::plan::{Plan, Served, gateway, plan};
+use crate::settings::Settings;
+use crate::spool::{self, LeaseKind};
+use crate::{Machine, NetworkError};
+
+/// How long networks stay ours when we fall silent; then another host may serve them.
+const LEASE_SECONDS: i32 = 30;
+const RENEW: Duration = Duration::from_secs(10);
+/// How often the firewall is compared with what it should be when nothing changed.
+const COMPARE: Duration = Duration::from_secs(30);
+
+/// This host as a server of networks.
+#[derive(Debug)]
+pub(crate) struct NetworkHost {
+    settings: Settings,
+    db: Db,
+    machine: Machine,
+    served: BTreeMap<String, Served>,
+    claimed: Option<Instant>,
+    firewall: Option<(Gateway, Instant)>,
+    /// What was last said of a bridge, so that it is said once.
+    complaints: BTreeMap<String, String>,
+    forwards: bool,
+}
+
+impl NetworkHost {
+    pub(crate) fn new(settings: Settings, db: Db, machine: Machine) -> Self {
+        let forwards = !machine.forwards;
+        Self {
+            settings,
+            db,
+            machine,
+            served: BTreeMap::new(),
+            claimed: None,
+            firewall: None,
+            complaints: BTreeMap::new(),
+            forwards,
+        }
+    }
+
+    /// One turn. One network that cannot be served does not keep the others waiting.
+    ///
+    /// # Errors
+    /// [`NetworkError::Db`] when the rows cannot be read: then nothing is concluded and everything stays as it is.
+    pub(crate) async fn turn(&mut self) -> Result<(), NetworkError> {
+        self.note_leases().await?;
+        let rows = self.rows().await?;
+        let plan = plan(&rows, &self.settings);
+        for id in &plan.crowded_out {
+            let text = format!("Network {id} is not served: its bridge carries another network.");
+            self.complain(&id.to_string(), Some(text));
+        }
+        self.leave(&plan).await;
+        let firewall = self.protect(&plan).await;
+        self.complain("firewall", firewall.err().map(|error| chain(&error).to_string()));
+        for (bridge, served) in &plan.served {
+            let outcome = self.serve(served).await;
+            if matches!(outcome, Err(NetworkError::Db(_))) {
+                return outcome;
+            }
+            self.complain(bridge, outcome.err().map(|error| chain(&error).to_string()));
+        }
+        self.served = plan.served;
+        Ok(())
+    }
+
+    /// Writes down what dnsmasq told since the last turn. Quarantined addresses come free by themselves: whoever takes one
+    /// looks at the clock of the database.
+    async fn note_leases(&self) -> Result<(), NetworkError> {
+        let taken = spool::take(&self.settings.folder)?;
+        if !taken.is_empty() {
+            let events: Vec<_> = taken.iter().map(|taken| taken.event).collect();
+            transaction!(self.db, |tx| {
+                for event in &events {
+                    let known = match event.kind {
+                        LeaseKind::Held => fixed_ips::leased(tx, event.address, event.mac).await?,
+                        LeaseKind::Ended => fixed_ips::lease_ended(tx, event.address, event.mac).await?,
+                    };
+                    debug!(address = %event.address, mac = %event.mac, kind = ?event.kind, known, "A lease changed.");
+                }
+                Ok(())
+            })?;
+            spool::done(taken)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the networks of this host. It claims those that nobody serves, at once when one is new, and now and then
+    /// those whose host fell silent.
+    async fn rows(&mut self) -> Result<Vec<Network>, NetworkError> {
+        let host = &self.settings.host;
+        let mut rows = networks::list(&mut self.db.read().await?).await?;
+        if self.claimed.is_none_or(|last| last.elapsed() >= RENEW) || rows.iter().any(|row| row.host.is_none()) {
+            let begun = Instant::now();
+            rows = transaction!(self.db, |tx| { networks::claim(tx, host, LEASE_SECONDS).await })?;
+            self.claimed = Some(begun);
+        }
+        rows.retain(|row| row.host.as_ref() == Some(host));
+        Ok(rows)
+    }
+
+    async fn serve(&mut self, served: &Served) -> Result<(), NetworkError> {
+        let bridge = &served.bridge.name;
+        if !self.forwards {
+            nova_link::forward_packets()?;
+            self.forwards = true;
+        }
+        self.machine.links.ensure_bridge(&served.bridge).await?;
+        if let Some(uplink) = &self.settings.uplink {
+            self.machine.links.attach(uplink, bridge).await?;
+        }
+        let hosts = fixed_ips::dhcp_hosts(&mut self.db.read().await?, served.id).await?;
+        let changed = self.machine.dhcp.set_hosts(&served.dhcp, &hosts).await?;
+        if changed > 0 {
+            debug!(bridge, changed, hosts = hosts.len(), "DHCP hosts of {bridge} changed.");
+        }
+        match self.machine.dhcp.ensure(&served.dhcp).await? {
+            Server::Running => {}
+            outcome @ (Server::Started | Server::Restarted) => {
+                debug!(bridge, ?outcome, "The DHCP server of {bridge} was not as it should be.");
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the firewall fit the plan, if the plan changed or it is time to compare.
+    async fn protect(&mut self, plan: &Plan) -> Result<(), NetworkError> {
+        let wanted = gateway(plan, &self.settings);
+        // Under FlatManager, and before the first network, the host's packets are none of our business.
+        let idle = wanted.networks.is_empty() && self.firewall.is_none();
+        let fresh = |(last, at): &(Gateway, Instant)| *last == wanted && at.elapsed() < COMPARE;
+        if idle || self.firewall.as_ref().is_some_and(fresh) {
+            return Ok(());
+        }
+        let commands = self.machine.firewall.ensure(&wanted).await?;
+        if commands > 0 {
+            info!(commands, networks = wanted.networks.len(), "The firewall of this network host changed.");
+        }
+        self.firewall = Some((wanted, Instant::now()));
+        Ok(())
+    }
+
+    /// Stops serving what is no longer ours: the server first, for two on a network would answer guests differently.
+    async fn leave(&mut self, plan: &Plan) {
+        let known = match self.machine.dhcp.list().await {
+            Ok(known) => known,
+            Err(error) => return self.complain("dhcp", Some(chain(&error).to_string())),
+        };
+        let bridges: BTreeSet<&String> = known.iter().chain(self.served.keys()).collect();
+        let gone: Vec<String> =
+            bridges.into_iter().filter(|bridge| !plan.served.contains_key(*bridge)).cloned().collect();
+        for bridge in gone {
+            let outcome = self.stop_serving(&bridge).await;
+            self.complain(&bridge, outcome.err().map(|error| chain(&error).to_string()));
+        }
+    }
+
+    async fn stop_serving(&self, bridge: &str) -> Result<(), NetworkError> {
+        self.machine.dhcp.stop(bridge).await?;
+        if let Some(served) = self.served.get(bridge) {
+            self.machine.links.remove_address(bridge, served.dhcp.gateway).await?;
+        }
+        let carries = self.machine.links.list().await?.iter().any(|link| link.bridge.as_deref() == Some(bridge));
+        let all = networks::list(&mut self.db.read().await?).await?;
+        // A bridge with guests on it stays, and so does one that guests of this host may need: another host serves it.
+        if !carries && !all.iter().any(|network| network.bridge == bridge) {
+            self.machine.links.delete_bridge(bridge).await?;
+        }
+        info!(bridge, "This host does not serve the network of {bridge} any more.");
+        Ok(())
+    }
+
+    /// Says what is wrong with something once, and once that it is right again.
+    fn complain(&mut self, about: &str, complaint: Option<String>) {
+        match complaint {
+            Some(text) if self.complaints.get(about) != Some(&text) => {
+                warn!(about, error = %text, "Serving {about} failed; trying again.");
+                self.complaints.insert(about.to_owned(), text);
+            }
+            Some(_) => {}
+            None => {
+                if self.complaints.remove(about).is_some() {
+                    info!(about, "Serving {about} succeeds again.");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

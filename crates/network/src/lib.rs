@@ -1,0 +1,120 @@
+//! The network daemon: for each network that this host serves a bridge with the gateway's address, a DHCP server,
+//! translation of addresses, and the metadata address. Rows say what is wanted; each turn compares and mends.
+
+pub mod dhcpbridge;
+mod error;
+mod handler;
+mod host;
+mod plan;
+mod settings;
+pub mod spool;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nova_bus::{Bus, Subscription};
+use nova_config::{Config, NetworkConfig};
+use nova_db::Db;
+use nova_link::dnsmasq::{DhcpServers, Dnsmasq};
+use nova_link::gateway::{KernelNetworkFirewall, NetworkFirewall};
+use nova_link::links::{KernelLinks, Links};
+use nova_run::Runner;
+use nova_service::{Heartbeat, Hint, Ready, Stop, Ticks, Turn};
+use nova_wire::Topic;
+
+pub use error::NetworkError;
+
+use handler::Messages;
+use host::NetworkHost;
+use settings::Settings;
+
+/// How many messages are handled at once; each is only a hint.
+const PREFETCH: u16 = 16;
+
+/// What the daemon works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its flags.
+    pub config: NetworkConfig,
+    /// The flag file it was given, for `nova-dhcpbridge`.
+    pub flag_file: Option<PathBuf>,
+    /// The database.
+    pub db: Db,
+    /// Where hints come from.
+    pub bus: Arc<dyn Bus>,
+    /// This machine, as its network is concerned.
+    pub machine: Machine,
+    /// Is set when the networks are served.
+    pub ready: Ready,
+}
+
+/// The parts of a machine that the daemon changes.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Bridges and addresses.
+    pub links: Arc<dyn Links>,
+    /// Translation and protection.
+    pub firewall: Arc<dyn NetworkFirewall>,
+    /// DHCP servers.
+    pub dhcp: Arc<dyn DhcpServers>,
+    /// Whether packets are forwarded: the real machine must, one in memory need not.
+    pub forwards: bool,
+}
+
+impl Machine {
+    /// The machine that this process runs on.
+    pub fn real(runner: Arc<dyn Runner>, config: &NetworkConfig) -> Self {
+        Self {
+            links: Arc::new(KernelLinks),
+            firewall: Arc::new(KernelNetworkFirewall::new(Arc::clone(&runner))),
+            dhcp: Arc::new(Dnsmasq::new(runner, &config.network.networks_path)),
+            forwards: true,
+        }
+    }
+}
+
+/// Serves networks until `stop`. What is set up stays when it ends, so that a restart changes no packet's path.
+///
+/// # Errors
+/// [`NetworkError::Unsupported`] and [`NetworkError::Address`] for flags that cannot be followed;
+/// [`NetworkError::Bus`] when there is no bus any more. Everything else is tried again, and said in the log.
+pub async fn run(parts: Parts, stop: Stop) -> Result<(), NetworkError> {
+    let settings = Settings::of(&parts.config, parts.flag_file).await?;
+    let (topic, host) = (Topic::Network, parts.config.common.host.to_string());
+    let consumer = parts.bus.consume(&Subscription { topic, host, prefetch: PREFETCH }).await?;
+    let hint = Hint::default();
+    let messages = Arc::new(Messages::new(parts.db.clone(), hint.clone()));
+    let serving = nova_bus::serve(parts.bus, consumer, messages, stop.clone());
+    let common = parts.config.common;
+    let heartbeat = Heartbeat {
+        db: parts.db.clone(),
+        host: common.host,
+        binary: NetworkConfig::BINARY,
+        zone: common.node_availability_zone,
+        enable_new: common.enable_new_services,
+        interval: common.report_interval,
+    };
+    let heartbeat = nova_service::heartbeat(heartbeat, stop.clone());
+    let turns = Turns { host: NetworkHost::new(settings, parts.db, parts.machine), ready: parts.ready };
+    let turns = Ticks::new("networks", common.tick_interval).hinted_by(&hint).run(stop, turns);
+    let (served, (), ()) = tokio::join!(serving, turns, heartbeat);
+    Ok(served?)
+}
+
+/// The daemon is ready when the first turn is done.
+struct Turns {
+    host: NetworkHost,
+    ready: Ready,
+}
+
+#[async_trait]
+impl Turn for Turns {
+    type Error = NetworkError;
+
+    async fn turn(&mut self) -> Result<(), NetworkError> {
+        self.host.turn().await?;
+        self.ready.set();
+        Ok(())
+    }
+}

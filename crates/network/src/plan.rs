@@ -1,0 +1,145 @@
+//! What serving a network takes, from its row and the flags. Pure.
+
+use std::collections::BTreeMap;
+
+use ipnet::Ipv4Net;
+use nova_link::dnsmasq::DhcpNetwork;
+use nova_link::gateway::{Gateway, GuestNetwork};
+use nova_link::links::Bridge;
+use nova_types::NetworkId;
+use nova_types::network::Network;
+
+use crate::settings::Settings;
+
+/// Everything that is set up for one network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub(crate) id: NetworkId,
+    pub(crate) bridge: Bridge,
+    pub(crate) dhcp: DhcpNetwork,
+    pub(crate) guests: GuestNetwork,
+}
+
+/// What this host serves, by bridge, and the networks that it cannot because their bridge carries another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) served: BTreeMap<String, Served>,
+    pub(crate) crowded_out: Vec<NetworkId>,
+}
+
+/// Plans the networks that are this host's. The first of several on one bridge is served.
+pub(crate) fn plan(networks: &[Network], settings: &Settings) -> Plan {
+    let mut plan = Plan::default();
+    if !settings.dhcp {
+        return plan;
+    }
+    let mut networks: Vec<&Network> = networks.iter().collect();
+    networks.sort_by_key(|network| network.id);
+    for network in networks {
+        if plan.served.contains_key(&network.bridge) {
+            plan.crowded_out.push(network.id);
+        } else {
+            plan.served.insert(network.bridge.clone(), serve(network, settings));
+        }
+    }
+    plan
+}
+
+fn serve(network: &Network, settings: &Settings) -> Served {
+    let Network { id, cidr, bridge, gateway, dhcp_start, .. } = network.clone();
+    Served {
+        id,
+        bridge: Bridge { name: bridge.clone(), address: Ipv4Net::new(gateway, cidr.prefix_len()).ok(), mtu: None },
+        dhcp: DhcpNetwork {
+            bridge: bridge.clone(),
+            gateway,
+            cidr,
+            first: dhcp_start,
+            domain: settings.domain.clone(),
+            lease: settings.lease,
+            name_server: settings.name_server,
+            script: settings.script.clone(),
+            flag_file: settings.flag_file.clone(),
+        },
+        guests: GuestNetwork { bridge, cidr, gateway, first_guest: dhcp_start },
+    }
+}
+
+/// The firewall of this host; under `FlatManager` it translates nothing, for guests are routed by others.
+pub(crate) fn gateway(plan: &Plan, settings: &Settings) -> Gateway {
+    Gateway {
+        networks: plan.served.values().map(|served| served.guests.clone()).collect(),
+        fixed_range: settings.fixed_range,
+        routing_source: settings.routing_source,
+        dmz: settings.dmz,
+        metadata: settings.metadata,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+
+    pub(crate) fn settings() -> Settings {
+        Settings {
+            host: "node1".parse().unwrap(),
+            dhcp: true,
+            uplink: None,
+            script: "/usr/bin/nova-dhcpbridge".into(),
+            flag_file: None,
+            folder: "/nowhere".into(),
+            domain: "novalocal".into(),
+            lease: Duration::from_secs(120),
+            name_server: None,
+            fixed_range: "192.160.0.0/12".parse().unwrap(),
+            routing_source: Ipv4Addr::new(172, 16, 0, 9),
+            dmz: "10.128.0.0/24".parse().unwrap(),
+            metadata: "172.16.0.9:8773".parse().unwrap(),
+        }
+    }
+
+    fn network(id: u32, cidr: &str, bridge: &str) -> Network {
+        let cidr: Ipv4Net = cidr.parse().unwrap();
+        let at = |index| nova_types::net::nth(cidr, index).unwrap();
+        Network {
+            id: NetworkId::new(id),
+            label: None,
+            cidr,
+            bridge: bridge.into(),
+            gateway: at(1),
+            dhcp_start: at(2),
+            dns: None,
+            vlan: None,
+            vpn_private_address: None,
+            vpn_public_port: None,
+            project: None,
+            host: None,
+        }
+    }
+
+    #[test]
+    fn a_network_becomes_a_bridge_a_server_and_a_place_in_the_firewall() {
+        let plan = plan(&[network(1, "192.168.0.0/24", "br100")], &settings());
+        let served = &plan.served["br100"];
+        assert_eq!(served.bridge.address.unwrap().to_string(), "192.168.0.1/24");
+        assert_eq!((served.dhcp.first, served.dhcp.gateway), ("192.168.0.2".parse().unwrap(), served.guests.gateway));
+        assert_eq!(gateway(&plan, &settings()).networks, std::slice::from_ref(&served.guests));
+    }
+
+    #[test]
+    fn a_bridge_carries_the_first_of_its_networks() {
+        let networks = [network(3, "10.0.1.0/24", "br100"), network(2, "10.0.0.0/24", "br100")];
+        let plan = plan(&networks, &settings());
+        assert_eq!(plan.served["br100"].id, NetworkId::new(2));
+        assert_eq!(plan.crowded_out, [NetworkId::new(3)]);
+    }
+
+    #[test]
+    fn under_flat_manager_nothing_is_set_up() {
+        let settings = Settings { dhcp: false, ..settings() };
+        assert_eq!(plan(&[network(1, "10.0.0.0/24", "br100")], &settings), Plan::default());
+    }
+}

@@ -1,0 +1,82 @@
+//! What the plans depend on, from flags: every address resolved, every path absolute.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use nova_config::NetworkConfig;
+use nova_types::HostName;
+use nova_types::network::ManagerKind;
+
+use crate::NetworkError;
+
+/// Flags, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) host: HostName,
+    /// Whether guests get their addresses from us; under `FlatManager` they do not, and nothing is set up.
+    pub(crate) dhcp: bool,
+    pub(crate) uplink: Option<String>,
+    pub(crate) script: PathBuf,
+    pub(crate) flag_file: Option<PathBuf>,
+    pub(crate) folder: PathBuf,
+    pub(crate) domain: String,
+    pub(crate) lease: Duration,
+    pub(crate) name_server: Option<Ipv4Addr>,
+    pub(crate) fixed_range: Ipv4Net,
+    pub(crate) routing_source: Ipv4Addr,
+    pub(crate) dmz: Ipv4Net,
+    pub(crate) metadata: SocketAddrV4,
+}
+
+impl Settings {
+    pub(crate) async fn of(config: &NetworkConfig, flag_file: Option<PathBuf>) -> Result<Self, NetworkError> {
+        let flags = &config.network;
+        let dhcp = match flags.network_manager {
+            ManagerKind::FlatDhcp => true,
+            ManagerKind::Flat => false,
+            ManagerKind::Vlan => return Err(NetworkError::Unsupported("nova.network.manager.VlanManager")),
+        };
+        let routing_source = match flags.routing_source_ip {
+            IpAddr::V4(address) => address,
+            IpAddr::V6(address) => {
+                return Err(NetworkError::Address { flag: "routing_source_ip", value: address.to_string() });
+            }
+        };
+        Ok(Self {
+            host: config.common.host.clone(),
+            dhcp,
+            uplink: flags.flat_interface.clone(),
+            script: script(&flags.dhcpbridge),
+            flag_file: flags.dhcpbridge_flagfile.clone().or(flag_file),
+            folder: flags.networks_path.clone(),
+            domain: flags.dhcp_domain.clone(),
+            lease: flags.dhcp_lease_time,
+            name_server: flags.dns_server,
+            fixed_range: flags.fixed_range,
+            routing_source,
+            dmz: flags.dmz_cidr,
+            metadata: resolve(&config.endpoint.ec2_dmz_host, config.endpoint.ec2_port).await?,
+        })
+    }
+}
+
+async fn resolve(host: &str, port: u16) -> Result<SocketAddrV4, NetworkError> {
+    let unknown = || NetworkError::Address { flag: "ec2_dmz_host", value: host.to_owned() };
+    let found = tokio::net::lookup_host((host, port)).await.map_err(|_| unknown())?;
+    let mut ipv4 = found.filter_map(|address| match address {
+        SocketAddr::V4(address) => Some(address),
+        SocketAddr::V6(_) => None,
+    });
+    ipv4.next().ok_or_else(unknown)
+}
+
+/// The helper where the flag says; where nothing is installed there, the one beside this program.
+fn script(flag: &Path) -> PathBuf {
+    let beside = std::env::current_exe().ok().map(|program| program.with_file_name("nova-dhcpbridge"));
+    match beside {
+        Some(beside) if !flag.exists() && beside.exists() => beside,
+        _ => flag.to_owned(),
+    }
+}
