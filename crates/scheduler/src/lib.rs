@@ -1,0 +1,104 @@
+//! `nova-scheduler`: chooses a host for each new instance.
+//!
+//! The rows that wait for a host are its own: it finds them through an index when a message hints at them and at every
+//! tick, plans in memory, and makes each host's share true in one transaction (`place`): the instances are given to
+//! the host, its capacity is claimed, their addresses are taken. Whoever is too late claims nothing and plans again.
+
+mod choose;
+mod housekeeping;
+mod pass;
+mod place;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nova_bus::{Bus, BusError, Handler, Subscription};
+use nova_config::{Config, SchedulerConfig};
+use nova_db::{Db, DbError};
+use nova_service::{Heartbeat, Hint, Ready, Stop, Ticks};
+use nova_wire::{Context, Failure, SchedulerCall, Topic};
+use serde_json::Value;
+
+use pass::{Scheduler, Settings};
+
+/// A message only makes the scheduler look, so many may wait at once.
+const PREFETCH: u16 = 64;
+
+/// What the daemon is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The rows.
+    pub db: Db,
+    /// Hints from the API, and to compute and network.
+    pub bus: Arc<dyn Bus>,
+    /// How it behaves.
+    pub config: SchedulerConfig,
+    /// Set when it serves.
+    pub ready: Ready,
+}
+
+/// Why the daemon ended although it was not told to.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    /// The bus was shut down for good.
+    #[error("listening to messages")]
+    Bus(#[from] BusError),
+}
+
+/// Places instances until `stop`; a transaction that has begun is finished. Several schedulers may run at once.
+///
+/// # Errors
+/// [`SchedulerError`] when the bus is gone for good.
+pub async fn run(parts: Parts, stop: Stop) -> Result<(), SchedulerError> {
+    let Parts { db, bus, config, ready } = parts;
+    let (common, host) = (&config.common, config.common.host.clone());
+    let subscription = Subscription { topic: Topic::Scheduler, host: host.as_str().to_owned(), prefetch: PREFETCH };
+    let consumer = bus.consume(&subscription).await?;
+    let heartbeat = Heartbeat {
+        db: db.clone(),
+        host,
+        binary: SchedulerConfig::BINARY,
+        zone: common.node_availability_zone.clone(),
+        enable_new: common.enable_new_services,
+        interval: common.report_interval,
+    };
+    let hint = Hint::default();
+    let schedule = Ticks::new("schedule", common.tick_interval).hinted_by(&hint);
+    let housekeeping = Ticks::new("housekeeping", common.periodic_interval);
+    let scheduler = Scheduler::new(db.clone(), Arc::clone(&bus), Settings::of(&config));
+    let served = nova_bus::serve(bus, consumer, Arc::new(Messages(hint.clone())), stop.clone());
+    ready.set();
+    let (served, (), (), ()) = tokio::join!(
+        async {
+            let served = served.await;
+            // Whatever ends the messages ends the rest.
+            stop.cancel();
+            served
+        },
+        schedule.run(stop.clone(), scheduler),
+        housekeeping.run(stop.clone(), || housekeeping::clean(&db)),
+        nova_service::heartbeat(heartbeat, stop.clone()),
+    );
+    Ok(served?)
+}
+
+/// Every message is a hint.
+struct Messages(Hint);
+
+#[async_trait]
+impl Handler for Messages {
+    type Call = SchedulerCall;
+
+    async fn handle(&self, call: SchedulerCall, _: &Context) -> Result<Value, Failure> {
+        match call {
+            SchedulerCall::RunInstance { .. } => self.0.give(),
+        }
+        Ok(Value::Null)
+    }
+}
+
+/// What a turn of the scheduler can fail with: what concerns one instance is written to its row instead.
+type Outcome<T> = Result<T, DbError>;
+
+#[cfg(test)]
+mod tests;
