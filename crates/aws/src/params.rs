@@ -18,9 +18,7 @@ mod tests;
 /// What some clients send with every call of a kind, though it changes nothing here. Everything else unknown is refused.
 const SENT_FOR_NOTHING: &[&str] = &[
     "AddressingType", // euca2ools 1.x: of private addressing, which Nova never had
-    "ForceNoUpdate",  // amazon-ec2 (Ruby): a cache hint
     "SecurityToken",  // boto with temporary credentials of another cloud in its configuration
-    "UserAgent",      // libcloud
 ];
 
 /// The parameters of one request that nobody has taken yet.
@@ -186,7 +184,7 @@ impl Params {
     /// Refuses what nobody took.
     ///
     /// # Errors
-    /// [`ParamError::Unknown`] names one such parameter, with a hint when there are more.
+    /// [`ParamError::Unknown`] names the first such parameter.
     pub fn finish(&self) -> Result<(), ParamError> {
         let mut unknown = self.left.keys().filter(|name| !SENT_FOR_NOTHING.contains(&name.as_str()));
         unknown.next().map_or(Ok(()), |name| Err(ParamError::Unknown(self.full(name))))

@@ -1,0 +1,17 @@
+//! Instances: `RunInstances`, `DescribeInstances`, `DescribeInstanceStatus`, `GetConsoleOutput`, and the calls that
+//! terminate, reboot, stop and start them.
+
+mod change;
+mod console;
+mod describe;
+mod item;
+mod launch;
+mod run;
+
+pub(crate) use change::{RebootInstances, StartInstances, StopInstances, TerminateInstances};
+pub(crate) use console::GetConsoleOutput;
+pub(crate) use describe::{DescribeInstanceStatus, DescribeInstances};
+pub(crate) use run::RunInstances;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! `DescribeInstances` and `DescribeInstanceStatus`.
+
+use std::collections::BTreeSet;
+
+use nova_aws::{Filter, Filters, Page, Params, Set, Timestamp};
+use nova_db::instances;
+use nova_types::InstanceId;
+use nova_types::instance::InstanceView;
+use nova_types::state::VmState;
+use serde::Serialize;
+
+use super::item::{ReservationItem, StateItem, reservations, zone};
+use crate::{actions::Action, caller::Caller, cloud::Cloud, error::Error};
+
+/// Every filter that an instance has a field for.
+const FILTERS: &[Filter<InstanceView>] = &[
+    ("architecture", |_| vec!["x86_64".to_owned()]),
+    ("availability-zone", |view| vec![zone(view)]),
+    ("client-token", |view| view.instance.client_token.iter().cloned().collect()),
+    ("dns-name", |view| vec![public_or_private(view)]),
+    ("group-id", |view| view.groups.iter().map(|(id, _)| id.to_string()).collect()),
+    ("group-name", |view| view.groups.iter().map(|(_, name)| name.to_string()).collect()),
+    ("image-id", |view| vec![view.instance.image.to_string()]),
+    ("instance-id", |view| vec![view.instance.id.to_string()]),
+    ("instance-state-code", |view| vec![view.instance.state.vm.ec2_code().to_string()]),
+    ("instance-state-name", |view| vec![view.instance.state.vm.ec2_name().to_owned()]),
+    ("instance-type", |view| vec![view.instance.flavor.clone()]),
+    ("instance.group-id", |view| view.groups.iter().map(|(id, _)| id.to_string()).collect()),
+    ("instance.group-name", |view| view.groups.iter().map(|(_, name)| name.to_string()).collect()),
+    ("ip-address", |view| view.floating_ip.iter().map(ToString::to_string).collect()),
+    ("kernel-id", |view| view.instance.kernel.iter().map(ToString::to_string).collect()),
+    ("key-name", |view| view.instance.key.iter().map(|(name, _)| name.to_string()).collect()),
+    ("launch-index", |view| vec![view.instance.launch_index.to_string()]),
+    ("launch-time", |view| vec![Timestamp(view.instance.created_at).to_string()]),
+    ("owner-id", |view| vec![view.instance.project.to_string()]),
+    ("placement-group-name", |_| vec![]),
+    ("private-dns-name", |view| view.fixed_ip.iter().map(|(address, _)| address.to_string()).collect()),
+    ("private-ip-address", |view| view.fixed_ip.iter().map(|(address, _)| address.to_string()).collect()),
+    ("ramdisk-id", |view| view.instance.ramdisk.iter().map(ToString::to_string).collect()),
+    ("reason", |view| view.instance.reason.iter().map(|reason| reason.message.clone()).collect()),
+    ("reservation-id", |view| vec![view.instance.reservation.to_string()]),
+    ("root-device-type", |_| vec!["instance-store".to_owned()]),
+    ("state-reason-code", |view| view.instance.reason.iter().map(|reason| reason.code.clone()).collect()),
+    ("state-reason-message", |view| view.instance.reason.iter().map(|reason| reason.message.clone()).collect()),
+    ("tag:Name", |view| view.instance.display_name.iter().cloned().collect()),
+    ("tag-key", |view| view.instance.display_name.iter().map(|_| "Name".to_owned()).collect()),
+    ("tag-value", |view| view.instance.display_name.iter().cloned().collect()),
+    ("virtualization-type", |_| vec!["hvm".to_owned()]),
+];
+
+fn public_or_private(view: &InstanceView) -> String {
+    let address = view.floating_ip.or(view.fixed_ip.map(|(address, _)| address));
+    address.map(|address| address.to_string()).unwrap_or_default()
+}
+
+/// Which instances are asked for.
+#[derive(Debug)]
+struct Selection {
+    ids: Vec<InstanceId>,
+    filters: Filters<InstanceView>,
+    page: Page<InstanceId>,
+}
+
+impl Selection {
+    fn parse(params: &mut Params, action: &'static str) -> Result<Self, Error> {
+        let ids = params.list("InstanceId")?;
+        let filters = Filters::parse(params, FILTERS)?;
+        Ok(Self { ids, filters, page: Page::parse(params, action)? })
+    }
+
+    /// Reads one page of what is selected, in the order of ids.
+    async fn read(&self, caller: &Caller, cloud: &Cloud) -> Result<(Vec<InstanceView>, Option<String>), Error> {
+        let mut conn = cloud.db.read().await?;
+        let views = instances::describe(&mut conn, caller.scope(), &self.ids).await?;
+        drop(conn);
+        let found: BTreeSet<InstanceId> = views.iter().map(|view| view.instance.id).collect();
+        if let Some(absent) = self.ids.iter().find(|id| !found.contains(id)) {
+            return Err(Error::NoSuchInstance(*absent));
+        }
+        let selected = views.into_iter().filter(|view| self.filters.admit(view));
+        Ok(self.page.cut(selected, |view| view.instance.id))
+    }
+}
+
+/// Lists instances by reservation.
+#[derive(Debug)]
+pub(crate) struct DescribeInstances(Selection);
+
+/// The answer to [`DescribeInstances`].
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DescribeInstancesResponse {
+    reservation_set: Set<ReservationItem>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
+}
+
+impl Action for DescribeInstances {
+    type Response = DescribeInstancesResponse;
+
+    fn parse(params: &mut Params) -> Result<Self, Error> {
+        Selection::parse(params, "DescribeInstances").map(Self)
+    }
+
+    async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeInstancesResponse, Error> {
+        let (views, next_token) = self.0.read(caller, cloud).await?;
+        Ok(DescribeInstancesResponse { reservation_set: reservations(&views, caller.version).into(), next_token })
+    }
+}
+
+/// Tells how instances fare: only running ones, unless all are asked for.
+#[derive(Debug)]
+pub(crate) struct DescribeInstanceStatus {
+    selection: Selection,
+    include_all: bool,
+}
+
+/// One instance's status. Nova makes no checks of its own: a running guest passes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusItem {
+    instance_id: String,
+    availability_zone: String,
+    instance_state: StateItem,
+    system_status: Summary,
+    instance_status: Summary,
+    events_set: Set<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Summary {
+    status: &'static str,
+    details: Set<Detail>,
+}
+
+#[derive(Debug, Serialize)]
+struct Detail {
+    name: &'static str,
+    status: &'static str,
+}
+
+impl Summary {
+    fn of(state: VmState) -> Self {
+        let (status, detail) = match state {
+            VmState::Running => ("ok", "passed"),
+            VmState::Pending => ("initializing", "initializing"),
+            VmState::Stopping | VmState::Stopped | VmState::ShuttingDown | VmState::Terminated | VmState::Error => {
+                ("not-applicable", "")
+            }
+        };
+        let details = (!detail.is_empty()).then_some(Detail { name: "reachability", status: detail });
+        Self { status, details: details.into_iter().collect() }
+    }
+}
+
+/// The answer to [`DescribeInstanceStatus`].
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DescribeInstanceStatusResponse {
+    instance_status_set: Set<StatusItem>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<String>,
+}
+
+impl Action for DescribeInstanceStatus {
+    type Response = DescribeInstanceStatusResponse;
+
+    fn parse(params: &mut Params) -> Result<Self, Error> {
+        let include_all = params.flag("IncludeAllInstances")?;
+        Ok(Self { selection: Selection::parse(params, "DescribeInstanceStatus")?, include_all })
+    }
+
+    async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeInstanceStatusResponse, Error> {
+        let (views, next_token) = self.selection.read(caller, cloud).await?;
+        let wanted = |view: &&InstanceView| self.include_all || view.instance.state.vm == VmState::Running;
+        let item = |view: &InstanceView| StatusItem {
+            instance_id: view.instance.id.to_string(),
+            availability_zone: zone(view),
+            instance_state: view.instance.state.vm.into(),
+            system_status: Summary::of(view.instance.state.vm),
+            instance_status: Summary::of(view.instance.state.vm),
+            events_set: Set::default(),
+        };
+        let instance_status_set = views.iter().filter(wanted).map(item).collect();
+        Ok(DescribeInstanceStatusResponse { instance_status_set, next_token })
+    }
+}

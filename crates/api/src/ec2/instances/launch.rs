@@ -1,0 +1,218 @@
+//! What `RunInstances` does: everything is checked first, then one transaction accepts the launch.
+
+use nova_db::client_tokens::{self, ClientToken};
+use nova_db::security_groups;
+use nova_db::{Conn, DbError, Tx, Unique, images, instances, key_pairs, quotas, services, transaction};
+use nova_types::flavor::Flavor;
+use nova_types::image::{Image, ImageState};
+use nova_types::instance::{InstanceView, NewInstances};
+use nova_types::quota::Resource;
+use nova_types::{ImageId, ImageKind, InstanceId, KeyName, Mac, ReservationId, SecurityGroupId};
+
+use super::item::{ReservationItem, reservations};
+use super::run::RunInstances;
+use crate::{caller::Caller, cloud::Cloud, error::Error};
+
+/// What was found for the names in the request.
+struct Checked {
+    flavor: &'static Flavor,
+    image: ImageId,
+    kernel: Option<ImageId>,
+    ramdisk: Option<ImageId>,
+    key: Option<(KeyName, String)>,
+}
+
+/// Accepts the launch, tells the scheduler, and shows the reservation.
+///
+/// The same client token with the same request gives the same reservation, however often it is sent; with another
+/// request it is refused.
+pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud) -> Result<ReservationItem, Error> {
+    let digest = nova_aws::sha256_hex(format!("{request:?}").as_bytes());
+    let mut conn = cloud.db.read().await?;
+    if let Some(views) = repeated(&mut conn, &request, &digest, caller).await? {
+        return Ok(shown(&views, caller));
+    }
+    let checked = check(&mut conn, &request, caller, cloud).await?;
+    drop(conn);
+
+    let reservation = ReservationId::from_random(rand::random());
+    let accepted = transaction!(cloud.db, |tx| -> Error {
+        accept(tx, &request, &checked, &reservation, (caller, cloud, &digest)).await
+    });
+    let ids = match accepted {
+        // Another process accepted the same token between our look and our write, or the commit's answer was lost.
+        Err(Error::Db(DbError::Duplicate(Unique::ClientToken) | DbError::InDoubt(_)))
+            if request.client_token.is_some() =>
+        {
+            let mut conn = cloud.db.read().await?;
+            let views = repeated(&mut conn, &request, &digest, caller).await?;
+            return views.map(|views| shown(&views, caller)).ok_or(Error::TryAgain);
+        }
+        other => other?,
+    };
+    cloud.hint_scheduler(ids.iter().map(|id| id.number()).collect()).await;
+    let mut conn = cloud.db.read().await?;
+    Ok(shown(&instances::describe(&mut conn, Some(&caller.project), &ids).await?, caller))
+}
+
+fn shown(views: &[InstanceView], caller: &Caller) -> ReservationItem {
+    let mut all = reservations(views, caller.version);
+    all.swap_remove(0)
+}
+
+/// Finds what the client token gave before.
+async fn repeated(
+    conn: &mut Conn,
+    request: &RunInstances,
+    digest: &str,
+    caller: &Caller,
+) -> Result<Option<Vec<InstanceView>>, Error> {
+    let Some(token) = &request.client_token else { return Ok(None) };
+    let Some(ClientToken { digest: before, reservation, .. }) =
+        client_tokens::find(conn, &caller.project, token).await?
+    else {
+        return Ok(None);
+    };
+    if before != digest {
+        return Err(Error::TokenReused);
+    }
+    let views = instances::of_reservation(conn, &caller.project, &reservation).await?;
+    Ok(Some(views).filter(|views| !views.is_empty()))
+}
+
+async fn check(conn: &mut Conn, request: &RunInstances, caller: &Caller, cloud: &Cloud) -> Result<Checked, Error> {
+    let name = request.flavor.as_deref().unwrap_or(&cloud.config.api.default_instance_type);
+    let flavor = Flavor::named(name).ok_or_else(|| Error::NoSuchFlavor(name.to_owned()))?;
+    check_zone(conn, request, caller, cloud).await?;
+    let image = usable(conn, request.image, ImageKind::Machine, caller).await?;
+    let (kernel, ramdisk) = kernel_and_ramdisk(request, &image, cloud)?;
+    if let Some(kernel) = kernel {
+        usable(conn, kernel, ImageKind::Kernel, caller).await?;
+    }
+    if let Some(ramdisk) = ramdisk {
+        usable(conn, ramdisk, ImageKind::Ramdisk, caller).await?;
+    }
+    let key = match &request.key {
+        Some(name) => {
+            let found = key_pairs::get(conn, &caller.user, name).await?;
+            let pair = found.ok_or_else(|| Error::NoSuchKeyPair(name.to_string()))?;
+            Some((pair.name, pair.public_key))
+        }
+        None => None,
+    };
+    Ok(Checked { flavor, image: image.id, kernel, ramdisk, key })
+}
+
+/// The request's own, else the image's; none of both when the kernel is the flag `--null_kernel`.
+fn kernel_and_ramdisk(
+    request: &RunInstances,
+    image: &Image,
+    cloud: &Cloud,
+) -> Result<(Option<ImageId>, Option<ImageId>), Error> {
+    match &request.kernel {
+        Some(null) if *null == cloud.config.api.null_kernel => Ok((None, None)),
+        Some(text) => {
+            let kernel = text.parse().map_err(|_| Error::MalformedImageId(text.clone()))?;
+            Ok((Some(kernel), request.ramdisk.or(image.ramdisk)))
+        }
+        None => Ok((image.kernel, request.ramdisk.or(image.ramdisk).filter(|_| image.kernel.is_some()))),
+    }
+}
+
+/// Finds an image that the caller may launch. One of another tenant is as absent as one that never was.
+async fn usable(conn: &mut Conn, id: ImageId, kind: ImageKind, caller: &Caller) -> Result<Image, Error> {
+    let image = images::get(conn, &caller.project, id).await?.ok_or(Error::NoSuchImage(id))?;
+    if id.kind() != kind {
+        return Err(Error::WrongImageKind { image: id, wanted: kind.as_str() });
+    }
+    if image.state != ImageState::Available {
+        return Err(Error::ImageNotAvailable { image: id, state: image.state.as_str() });
+    }
+    Ok(image)
+}
+
+/// A zone must exist; a host may be named only by administrators (old Nova let anyone: nova-core §0.1).
+async fn check_zone(conn: &mut Conn, request: &RunInstances, caller: &Caller, cloud: &Cloud) -> Result<(), Error> {
+    let Some(asked) = &request.zone else { return Ok(()) };
+    let (zone, host) = asked.split_once(':').map_or((asked.as_str(), None), |(zone, host)| (zone, Some(host)));
+    if host.is_some() && !caller.is_admin {
+        return Err(Error::Unauthorized);
+    }
+    let down_after = i64::try_from(cloud.config.common.service_down_time.as_secs()).unwrap_or(i64::MAX);
+    let zones = services::zones(conn, down_after).await?;
+    if zones.iter().any(|(name, _)| name == zone) { Ok(()) } else { Err(Error::NoSuchZone(zone.to_owned())) }
+}
+
+/// Takes quota, stores the rows and remembers the token: the whole launch, or nothing of it.
+async fn accept(
+    tx: &mut Tx,
+    request: &RunInstances,
+    checked: &Checked,
+    reservation: &ReservationId,
+    (caller, cloud, digest): (&Caller, &Cloud, &str),
+) -> Result<Vec<InstanceId>, Error> {
+    if let Some(token) = &request.client_token {
+        client_tokens::remember(tx, &caller.project, token, digest, reservation).await?;
+    }
+    // Quota first: whoever deletes a group or the project locks the same row, so neither can vanish below us.
+    let count = reserve(tx, request, checked.flavor, caller, cloud).await?;
+    let groups = groups(tx, request, caller).await?;
+    let new = NewInstances {
+        reservation: reservation.clone(),
+        user: caller.user.clone(),
+        project: caller.project.clone(),
+        image: checked.image,
+        kernel: checked.kernel,
+        ramdisk: checked.ramdisk,
+        flavor: checked.flavor.name,
+        memory_mb: checked.flavor.memory_mb,
+        vcpus: checked.flavor.vcpus,
+        local_gb: checked.flavor.local_gb,
+        key: checked.key.clone(),
+        user_data: request.user_data.clone(),
+        availability_zone: request.zone.clone(),
+        display_name: request.display_name.clone(),
+        display_description: request.display_description.clone(),
+        groups,
+        client_token: request.client_token.clone(),
+        macs: (0..count).map(|_| Mac::of_guest(rand::random())).collect(),
+    };
+    Ok(instances::insert_batch(tx, &new).await?)
+}
+
+/// Resolves the groups asked for; `default` where none are.
+async fn groups(tx: &mut Tx, request: &RunInstances, caller: &Caller) -> Result<Vec<SecurityGroupId>, Error> {
+    let default = security_groups::ensure_default(tx, &caller.project, &caller.user).await?;
+    if request.groups.is_empty() {
+        return Ok(vec![default]);
+    }
+    let mut groups = security_groups::resolve(tx, &caller.project, &request.groups).await?;
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(groups)
+}
+
+/// Takes quota for as many instances as are asked for and allowed, at least `MinCount`.
+async fn reserve(
+    tx: &mut Tx,
+    request: &RunInstances,
+    flavor: &Flavor,
+    caller: &Caller,
+    cloud: &Cloud,
+) -> Result<u32, Error> {
+    let limits = quotas::limits(tx, &caller.project, &cloud.config.api.quotas()).await?;
+    let used_instances = quotas::usage(tx, &caller.project, Resource::Instances).await?;
+    let used_cores = quotas::usage(tx, &caller.project, Resource::Cores).await?;
+    let by_cores = limits.cores.saturating_sub(used_cores) / flavor.vcpus.max(1);
+    let allowed = limits.instances.saturating_sub(used_instances).min(by_cores);
+    let count = request.most.min(allowed);
+    if count < request.least {
+        return Err(Error::InstanceLimit { allowed });
+    }
+    let wanted = [(Resource::Instances, count), (Resource::Cores, count * flavor.vcpus)];
+    match quotas::reserve(tx, &caller.project, &wanted, &limits).await {
+        // Someone took quota since we counted: the transaction starts again and counts anew.
+        Err(DbError::OverQuota { .. }) => Err(Error::InstanceLimit { allowed: 0 }),
+        other => other.map(|()| count).map_err(Error::from),
+    }
+}

@@ -1,0 +1,190 @@
+//! Instances through the whole API: what is accepted, shown and refused. Nobody places or boots them here.
+
+use nova_bus::{Bus as _, Subscription};
+use nova_db::{images, services};
+use nova_types::image::{DiskFormat, NewImage};
+use nova_types::{ImageId, ImageKind};
+use nova_wire::Topic;
+
+use crate::testing::TestCloud;
+
+/// A cloud with one zone, and a public image with kernel and ramdisk.
+async fn cloud() -> (TestCloud, String) {
+    let cloud = TestCloud::start().await;
+    let mut conn = cloud.db.write().await.unwrap();
+    let host = "h1".parse().unwrap();
+    services::heartbeat(&mut conn, &host, "nova-compute", "nova", true).await.unwrap();
+    drop(conn);
+    let kernel = image(&cloud, ImageKind::Kernel, None).await;
+    let machine = image(&cloud, ImageKind::Machine, Some(kernel)).await;
+    (cloud, machine.to_string())
+}
+
+async fn image(cloud: &TestCloud, kind: ImageKind, kernel: Option<ImageId>) -> ImageId {
+    let new = NewImage {
+        kind,
+        owner: "admin".parse().unwrap(),
+        name: kind.as_str().into(),
+        description: String::new(),
+        location: kind.as_str().into(),
+        is_public: true,
+        architecture: "x86_64".into(),
+        format: DiskFormat::Raw,
+        kernel,
+        ramdisk: None,
+    };
+    let mut conn = cloud.db.write().await.unwrap();
+    let id = images::register(&mut conn, &new).await.unwrap();
+    let stored = images::Stored { sha256: &"0".repeat(64), size_bytes: 1, virtual_size_bytes: 1 };
+    images::available(&mut conn, id, stored).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn a_launch_is_accepted_shown_and_counted() {
+    let (cloud, image) = cloud().await;
+    let joe = cloud.joe();
+    let run = joe.call(&format!("RunInstances ImageId={image} MinCount=2 MaxCount=3 InstanceType=m1.tiny")).await;
+    assert_eq!(run.outcome(), "200", "{}", run.body);
+    assert_eq!(run.texts("instanceId"), ["i-00000001", "i-00000002", "i-00000003"]);
+    assert_eq!(run.texts("amiLaunchIndex"), ["0", "1", "2"]);
+    let shown = joe.call("DescribeInstances").await;
+    assert_eq!(shown.texts("name"), ["pending", "pending", "pending"]);
+    assert_eq!(shown.text("reservationId"), run.text("reservationId"));
+    let page = joe.call("DescribeInstances Filter.1.Name=launch-index Filter.1.Value.1=1").await;
+    assert_eq!(page.texts("instanceId"), ["i-00000002"]);
+}
+
+#[tokio::test]
+async fn an_old_client_sees_no_item_inside_an_instance() {
+    let (cloud, image) = cloud().await;
+    cloud.joe().call(&format!("RunInstances ImageId={image} DisplayName=web")).await;
+    let old = cloud.joe().version("2009-11-30").call("DescribeInstances").await;
+    let (_, instances) = old.body.split_once("<instancesSet>").unwrap();
+    assert_eq!(instances.matches("<item>").count(), 1, "{}", old.body);
+    assert_eq!(old.texts("groupId"), ["default"]);
+    let new = cloud.joe().call("DescribeInstances").await;
+    assert_eq!(new.texts("groupId"), ["sg-00000001", "sg-00000001"]);
+    assert_eq!(new.texts("value"), ["web"]);
+}
+
+#[tokio::test]
+async fn quota_is_a_limit_whatever_the_counts() {
+    let (cloud, image) = cloud().await;
+    let joe = cloud.joe();
+    let run = |counts: &str| format!("RunInstances ImageId={image} InstanceType=m1.tiny {counts}");
+    assert_eq!(joe.call(&run("MinCount=11 MaxCount=11")).await.outcome(), "400 InstanceLimitExceeded");
+    assert_eq!(joe.call(&run("MinCount=1 MaxCount=50")).await.texts("instanceId").len(), 10);
+    assert_eq!(joe.call(&run("MinCount=1 MaxCount=1")).await.outcome(), "400 InstanceLimitExceeded");
+}
+
+#[tokio::test]
+async fn a_client_token_is_one_launch_however_often_it_is_sent() {
+    let (cloud, image) = cloud().await;
+    let joe = cloud.joe();
+    let run = format!("RunInstances ImageId={image} InstanceType=m1.tiny ClientToken=once");
+    let first = joe.call(&run).await;
+    let second = joe.call(&run).await;
+    assert_eq!(first.text("reservationId"), second.text("reservationId"));
+    assert_eq!(joe.call(&format!("{run} MaxCount=2 MinCount=1")).await.outcome(), "400 IdempotentParameterMismatch");
+    assert_eq!(joe.call("DescribeInstances").await.texts("instanceId").len(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_launched_has_a_code_and_leaves_nothing() {
+    let (cloud, image) = cloud().await;
+    let joe = cloud.joe();
+    for (parameters, wanted) in [
+        ("ImageId=ami-0000ffff".to_owned(), "400 InvalidAMIID.NotFound"),
+        ("ImageId=tiny".to_owned(), "400 InvalidAMIID.Malformed"),
+        ("ImageId=aki-00000001".to_owned(), "400 InvalidParameterValue"),
+        (format!("ImageId={image} InstanceType=m9.huge"), "400 InvalidParameterValue"),
+        (format!("ImageId={image} KeyName=nope"), "400 InvalidKeyPair.NotFound"),
+        (format!("ImageId={image} SecurityGroup.1=nope"), "400 InvalidGroup.NotFound"),
+        (format!("ImageId={image} Placement.AvailabilityZone=mars"), "400 InvalidParameterValue"),
+        (format!("ImageId={image} Placement.AvailabilityZone=nova:h1"), "401 UnauthorizedOperation"),
+        (format!("ImageId={image} DryRun=true"), "412 DryRunOperation"),
+    ] {
+        assert_eq!(joe.call(&format!("RunInstances {parameters}")).await.outcome(), wanted, "{parameters}");
+    }
+    assert!(joe.call("DescribeInstances").await.texts("instanceId").is_empty());
+}
+
+#[tokio::test]
+async fn an_instance_without_a_host_can_be_terminated_but_not_started() {
+    let (cloud, image) = cloud().await;
+    let joe = cloud.joe();
+    joe.call(&format!("RunInstances ImageId={image} InstanceType=m1.tiny")).await;
+    for (call, wanted) in [
+        ("StartInstances", "400 IncorrectInstanceState"),
+        ("StopInstances", "400 IncorrectInstanceState"),
+        ("RebootInstances", "400 IncorrectInstanceState"),
+        ("GetConsoleOutput", "200"),
+        ("TerminateInstances", "200"),
+        ("TerminateInstances", "200"),
+    ] {
+        assert_eq!(joe.call(&format!("{call} InstanceId.1=i-00000001")).await.outcome(), wanted, "{call}");
+    }
+    let status = joe.call("DescribeInstanceStatus IncludeAllInstances=true").await;
+    assert_eq!(status.texts("name"), ["shutting-down"]);
+    assert!(joe.call("DescribeInstanceStatus").await.texts("name").is_empty());
+}
+
+#[tokio::test]
+async fn either_all_of_a_list_are_terminated_or_none() {
+    let (cloud, image) = cloud().await;
+    let joe = cloud.joe();
+    joe.call(&format!("RunInstances ImageId={image} InstanceType=m1.tiny")).await;
+    let both = joe.call("TerminateInstances InstanceId.1=i-00000001 InstanceId.2=i-0000ffff").await;
+    assert_eq!(both.outcome(), "400 InvalidInstanceID.NotFound");
+    assert_eq!(joe.call("DescribeInstances").await.texts("name"), ["pending"]);
+}
+
+#[tokio::test]
+async fn another_projects_instance_is_as_absent_as_one_that_never_was() {
+    let (cloud, image) = cloud().await;
+    cloud.joe().call(&format!("RunInstances ImageId={image} InstanceType=m1.tiny")).await;
+    for call in ["DescribeInstances", "TerminateInstances", "RebootInstances", "GetConsoleOutput", "StopInstances"] {
+        let eve = cloud.eve();
+        let foreign = eve.call(&format!("{call} InstanceId.1=i-00000001")).await;
+        let absent = eve.call(&format!("{call} InstanceId.1=i-0000ffff")).await;
+        assert_eq!(foreign.outcome(), "400 InvalidInstanceID.NotFound", "{call}");
+        assert_eq!(foreign.pretty().replace("i-00000001", "i-0000ffff"), absent.pretty());
+    }
+}
+
+#[tokio::test]
+async fn only_managers_and_sysadmins_change_instances() {
+    let (cloud, image) = cloud().await;
+    for call in [format!("RunInstances ImageId={image}"), "TerminateInstances InstanceId.1=i-00000001".to_owned()] {
+        assert_eq!(cloud.ann().call(&call).await.outcome(), "401 UnauthorizedOperation", "{call}");
+    }
+    assert_eq!(cloud.ann().call("DescribeInstances").await.outcome(), "200");
+}
+
+#[tokio::test]
+async fn images_are_shown_to_those_who_may_launch_them() {
+    let (cloud, image) = cloud().await;
+    let joe = cloud.joe();
+    assert_eq!(joe.call("DescribeImages").await.texts("imageType"), ["machine", "kernel"]);
+    assert_eq!(joe.call(&format!("DescribeImages ImageId.1={image}")).await.texts("imageId"), [image.as_str()]);
+    assert!(joe.call("DescribeImages Owner.1=self").await.texts("imageId").is_empty());
+    assert_eq!(joe.call("DescribeImages ImageId.1=ami-0000ffff").await.outcome(), "400 InvalidAMIID.NotFound");
+}
+
+#[tokio::test]
+async fn a_launch_is_stored_before_the_scheduler_is_told() {
+    let (cloud, image) = cloud().await;
+    let wanted = Subscription { topic: Topic::Scheduler, host: "h1".to_owned(), prefetch: 1 };
+    let mut scheduler = cloud.bus.consume(&wanted).await.unwrap();
+    let joe = cloud.joe();
+    let call = format!("RunInstances ImageId={image} MinCount=2 MaxCount=2 InstanceType=m1.tiny");
+    let (run, told) = tokio::join!(joe.call(&call), async {
+        let told = scheduler.next().await.unwrap();
+        let stored = cloud.joe().call("DescribeInstances").await;
+        assert_eq!(stored.texts("instanceId"), ["i-00000001", "i-00000002"]);
+        String::from_utf8(told.body().to_vec()).unwrap()
+    });
+    assert_eq!(run.outcome(), "200");
+    assert!(told.contains("run_instance") && told.contains("[1,2]"), "{told}");
+}
