@@ -1,0 +1,119 @@
+//! Keeps the firewall of this host as its rows say.
+//!
+//! A launch waits until rules are in force that were read after it was placed; launches that wait at the same time
+//! share one reading. A changed rule is in force within a tick even if no message told of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nova_db::Db;
+use nova_db::security_groups::{self, FirewallStamp};
+use nova_link::guests::{FirewallChange, GuestFirewall};
+use nova_service::{Hint, Stop, Ticks};
+use nova_types::{HostName, InstanceId};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::host::Host;
+use crate::problem::Problem;
+
+/// How often the rules are compared although no row changed, in case that somebody else changed them.
+const COMPARE_AGAIN: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(crate) struct Groups {
+    db: Db,
+    name: HostName,
+    firewall: Arc<dyn GuestFirewall>,
+    /// Counts the readings that were asked for.
+    asked: AtomicU64,
+    applied: Mutex<Applied>,
+    news: Hint,
+}
+
+#[derive(Debug, Default)]
+struct Applied {
+    /// The latest request that the rules in force answer.
+    answers: u64,
+    /// What the rows looked like then.
+    stamp: Option<(FirewallStamp, Instant)>,
+}
+
+impl Groups {
+    pub(crate) fn new(db: Db, name: HostName, firewall: Arc<dyn GuestFirewall>) -> Self {
+        Self { db, name, firewall, asked: AtomicU64::new(0), applied: Mutex::default(), news: Hint::default() }
+    }
+
+    /// Says that rules or members have changed.
+    pub(crate) fn tell(&self) {
+        self.news.give();
+    }
+
+    /// Returns when rules are in force that were read after this was called.
+    pub(crate) async fn refresh(&self) -> Result<(), Problem> {
+        let mine = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut applied = self.applied.lock().await;
+        if applied.answers >= mine {
+            return Ok(());
+        }
+        self.apply(&mut applied).await
+    }
+
+    /// Takes the rules of one guest away. The rows still name it, so a reading at the same moment may bring them back
+    /// until they do not; they let nobody into anything, for there is nothing behind them.
+    pub(crate) async fn forget(&self, id: InstanceId) -> Result<(), Problem> {
+        let applied = self.applied.lock().await;
+        if applied.stamp.is_none() {
+            drop(applied);
+            // Never told all rules: the first reading will not name it.
+            return Ok(());
+        }
+        self.firewall.change(&FirewallChange { gone: vec![id], ..FirewallChange::default() }).await?;
+        Ok(())
+    }
+
+    /// Puts the rules in force if a row has changed since they were read, or it is time to compare them again.
+    async fn follow(&self) -> Result<(), Problem> {
+        let mut applied = self.applied.lock().await;
+        let stamp = security_groups::changed(&mut self.db.read().await?, &self.name).await?;
+        match &applied.stamp {
+            Some((known, read)) if *known == stamp && read.elapsed() < COMPARE_AGAIN => Ok(()),
+            _ => self.apply(&mut applied).await,
+        }
+    }
+
+    async fn apply(&self, applied: &mut Applied) -> Result<(), Problem> {
+        let answers = self.asked.load(Ordering::SeqCst);
+        let begun = Instant::now();
+        let (stamp, wanted) = {
+            let mut conn = self.db.read().await?;
+            // The stamp first: what changes in between is then seen the next time.
+            let stamp = security_groups::changed(&mut conn, &self.name).await?;
+            (stamp, security_groups::for_host(&mut conn, &self.name).await?)
+        };
+        // Should it fail half-way, the next tick must not take the rules for current.
+        applied.stamp = None;
+        let changed = self.firewall.ensure(&wanted).await?;
+        applied.answers = answers;
+        applied.stamp = Some((stamp, Instant::now()));
+        if changed.commands > 0 {
+            let took_ms = begun.elapsed().as_millis();
+            info!(
+                guests = wanted.guests.len(),
+                commands = changed.commands,
+                forgotten = changed.forgotten,
+                took_ms,
+                "Changed the firewall of guests."
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Follows the rows until the daemon stops. What is in force then stays in force.
+pub(crate) async fn keep_current(host: &Host, stop: Stop) {
+    let Some(real) = &host.real else { return stop.cancelled().await };
+    Ticks::new("firewall", host.settings.tick).hinted_by(&real.groups.news).run(stop, || real.groups.follow()).await;
+}

@@ -1,0 +1,173 @@
+//! `nova-compute`: runs the instances that were placed on this host.
+//!
+//! The rows are the truth. A message, a tick or a change seen by the hypervisor only makes the daemon look; what is due
+//! is claimed in `desk`, so that one row is never worked on twice at once, and done by one file per operation. Each
+//! operation is idempotent, its outcome is written with the state it was read in, and what could not be asked is tried
+//! again and concludes nothing.
+
+mod boot;
+mod calls;
+mod console;
+mod converge;
+mod desk;
+mod disks;
+mod groups;
+mod host;
+mod launch;
+mod ledger;
+mod prepare;
+mod problem;
+mod reboot;
+mod resources;
+mod run_instance;
+mod seed;
+mod start;
+mod steps;
+mod stop;
+mod terminate;
+#[cfg(test)]
+mod testing;
+mod work;
+
+pub use prepare::{PrepareError, prepare};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nova_bus::{Bus, BusError, Subscription};
+use nova_db::Db;
+use nova_hypervisor::Hypervisor;
+use nova_images::ImageStore;
+use nova_link::guests::GuestFirewall;
+use nova_link::links::Links;
+use nova_run::Runner;
+use nova_service::{Heartbeat, Ready, Stop};
+use nova_types::{Clock, HostName};
+use nova_wire::Topic;
+
+use host::Host;
+
+const BINARY: &str = "nova-compute";
+/// How many messages are looked at at once; each costs next to nothing.
+const PREFETCH: u16 = 64;
+
+/// What the daemon is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// This host among the others.
+    pub name: HostName,
+    /// The rows.
+    pub db: Db,
+    /// The messages.
+    pub bus: Arc<dyn Bus>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// What guests run on.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// What that is, as kept in `compute_nodes.hypervisor_type`.
+    pub hypervisor_type: String,
+    /// What real guests need besides; nothing of it where they are simulated.
+    pub real: Option<Real>,
+    /// How it behaves.
+    pub settings: Settings,
+    /// Set when messages are listened to.
+    pub ready: Ready,
+}
+
+/// What guests need that are not simulated.
+#[derive(Debug)]
+pub struct Real {
+    /// Who may reach them.
+    pub firewall: Arc<dyn GuestFirewall>,
+    /// The bridges they are on.
+    pub links: Arc<dyn Links>,
+    /// Where images are fetched from.
+    pub images: ImageStore,
+    /// Flag `--instances_path`.
+    pub instances_path: PathBuf,
+    /// Asks the host how much disk it has.
+    pub runner: Arc<dyn Runner>,
+}
+
+/// How the daemon behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The zone of this host.
+    pub zone: String,
+    /// How often rows are looked at that no message told of.
+    pub tick: Duration,
+    /// How often rows, guests and files are compared.
+    pub converge: Duration,
+    /// How often the daemon and its host's resources are reported.
+    pub report: Duration,
+    /// Whether a new host gets instances at once.
+    pub enable_new: bool,
+    /// How many guests are built or started at once.
+    pub builds: usize,
+    /// How many guests are restarted, stopped or ended at once; most of that is waiting.
+    pub quiet: usize,
+    /// How long a guest may take to shut down before its plug is pulled, when it is stopped.
+    pub stop_grace: Duration,
+    /// The same when it is restarted.
+    pub reboot_grace: Duration,
+    /// How long a guest must have been unknown before it is destroyed.
+    pub stranger_grace: Duration,
+    /// How long a given-back address is kept from others, in seconds.
+    pub quarantine_seconds: i32,
+    /// The least size of root disks, except of `m1.tiny`.
+    pub minimum_root_bytes: u64,
+    /// Whether guests get a disk with their configuration.
+    pub seed_disk: bool,
+    /// Whether that disk says the guest's address, because there is no DHCP.
+    pub seed_network: bool,
+    /// What of this host guests may have.
+    pub capacity: resources::Capacity,
+}
+
+pub use resources::Capacity;
+
+/// Why the daemon ended although it was not told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ComputeError {
+    /// The bus was shut down for good.
+    #[error("listening to messages")]
+    Bus(#[from] BusError),
+}
+
+/// Runs the instances of this host until `stop`, and then until what is begun has ended.
+///
+/// Database, broker and hypervisor may be absent at any time, also now.
+///
+/// # Errors
+/// [`ComputeError`] when the bus is gone for good.
+pub async fn run(parts: Parts, stop: Stop) -> Result<(), ComputeError> {
+    let (bus, ready) = (Arc::clone(&parts.bus), parts.ready.clone());
+    let subscription = Subscription { topic: Topic::Compute, host: parts.name.as_str().to_owned(), prefetch: PREFETCH };
+    let heartbeat = Heartbeat {
+        db: parts.db.clone(),
+        host: parts.name.clone(),
+        binary: BINARY,
+        zone: parts.settings.zone.clone(),
+        enable_new: parts.settings.enable_new,
+        interval: parts.settings.report,
+    };
+    let host = Arc::new(Host::new(parts));
+    let consumer = bus.consume(&subscription).await?;
+    ready.set();
+    let served = nova_bus::serve(bus, consumer, Arc::new(calls::Calls(Arc::clone(&host))), stop.clone());
+    let (served, (), (), (), (), ()) = tokio::join!(
+        async {
+            let served = served.await;
+            // Whatever ends the messages ends the rest.
+            stop.cancel();
+            served
+        },
+        nova_service::heartbeat(heartbeat, stop.clone()),
+        resources::keep_reporting(&host, stop.clone()),
+        groups::keep_current(&host, stop.clone()),
+        work::keep_working(&host, stop.clone()),
+        converge::keep_equal(&host, stop.clone()),
+    );
+    Ok(served?)
+}

@@ -1,0 +1,222 @@
+//! Makes the daemon's parts from its flags: chooses the hypervisor, and what goes with it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nova_bus::Bus;
+use nova_config::{ComputeConfig, ComputeFlags, ConnectionType, HypervisorChoice, LibvirtType};
+use nova_db::Db;
+use nova_hypervisor::simulated::{self, Delays};
+use nova_hypervisor::{Choice, CloudId, GuestKind, Kind, Options, Want, choose};
+use nova_images::ImageStore;
+use nova_link::guests::KernelGuestFirewall;
+use nova_link::links::KernelLinks;
+use nova_run::{Host, Runner};
+use nova_service::Ready;
+use nova_types::Clock;
+use nova_types::network::ManagerKind;
+
+use crate::{Capacity, Parts, Real, Settings};
+
+const DEFAULT_URI: &str = "qemu:///system";
+const RANDOM: &str = "/proc/sys/kernel/random/uuid";
+/// Simulated guests wait for nothing but a timer.
+const SIMULATED_AT_ONCE: usize = 4096;
+/// Most of restarting, stopping and ending is waiting.
+const QUIET_AT_ONCE: usize = 16;
+const CONVERGE_EVERY: Duration = Duration::from_secs(10);
+/// Long enough for a system of today to go down in order; one that does not listen loses no more than that.
+const STOP_GRACE: Duration = Duration::from_secs(60);
+/// Whoever asks for a restart waits for it.
+const REBOOT_GRACE: Duration = Duration::from_secs(20);
+const STRANGER_GRACE: Duration = Duration::from_secs(60);
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A folder or file that it must have.
+    #[error("preparing {path}")]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Chooses the hypervisor and makes the parts. Takes seconds where KVM is there and does not work: do not keep other
+/// daemons of the same process waiting for it. Must be called within a Tokio runtime.
+///
+/// # Errors
+/// [`PrepareError`]; that libvirt, the database or the broker is absent is no error.
+pub async fn prepare(
+    config: &ComputeConfig,
+    db: Db,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+) -> Result<Parts, PrepareError> {
+    let flags = &config.compute;
+    let folder = &flags.instances_path;
+    fs::create_dir_all(folder).map_err(|source| PrepareError::File { path: folder.clone(), source })?;
+    let runner: Arc<dyn Runner> = Arc::new(Host);
+    let options = options(flags, cloud_id(folder)?);
+    let Choice { hypervisor, kind, .. } = choose(options, Arc::clone(&runner))
+        .await
+        .map_err(|source| PrepareError::File { path: guests_file(folder), source })?;
+    let simulated = kind == Kind::Simulated;
+    let real = (!simulated).then(|| Real {
+        firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), flags.allow_project_net_traffic)),
+        links: Arc::new(KernelLinks),
+        images: ImageStore::new(&config.images.images_path),
+        instances_path: folder.clone(),
+        runner,
+    });
+    Ok(Parts {
+        name: config.common.host.clone(),
+        db,
+        bus,
+        clock,
+        hypervisor,
+        hypervisor_type: kind.to_string(),
+        real,
+        settings: settings(config, simulated),
+        ready: Ready::default(),
+    })
+}
+
+fn options(flags: &ComputeFlags, cloud: CloudId) -> Options {
+    let want = match (flags.connection_type, flags.hypervisor) {
+        (ConnectionType::Fake, _) | (_, HypervisorChoice::Simulated) => Want::Simulated,
+        (ConnectionType::Libvirt, HypervisorChoice::Libvirt) => Want::Libvirt,
+        (ConnectionType::Libvirt, HypervisorChoice::Auto) => Want::Auto,
+    };
+    let guests = match flags.libvirt_type {
+        LibvirtType::Kvm => GuestKind::Kvm,
+        LibvirtType::Qemu => GuestKind::Qemu,
+    };
+    let boot = flags.simulated_boot_time;
+    Options {
+        want,
+        guests,
+        uri: flags.libvirt_uri.clone().unwrap_or_else(|| DEFAULT_URI.to_owned()),
+        helper: flags.libvirt_helper.clone(),
+        instances_path: flags.instances_path.clone(),
+        cloud,
+        simulated: simulated::Options {
+            delays: Delays { boot, stop: boot, destroy: boot },
+            state_file: Some(guests_file(&flags.instances_path)),
+            seed: 0,
+        },
+    }
+}
+
+fn guests_file(instances_path: &Path) -> PathBuf {
+    instances_path.join("simulated-guests")
+}
+
+fn settings(config: &ComputeConfig, simulated: bool) -> Settings {
+    let (flags, network) = (&config.compute, &config.network);
+    let quarantine = network.dhcp_lease_time;
+    Settings {
+        zone: config.common.node_availability_zone.clone(),
+        tick: config.common.tick_interval,
+        converge: CONVERGE_EVERY,
+        report: config.common.report_interval,
+        enable_new: config.common.enable_new_services,
+        builds: if simulated {
+            SIMULATED_AT_ONCE
+        } else {
+            usize::try_from(flags.concurrent_builds).unwrap_or(QUIET_AT_ONCE)
+        },
+        quiet: if simulated { SIMULATED_AT_ONCE } else { QUIET_AT_ONCE },
+        stop_grace: STOP_GRACE,
+        reboot_grace: REBOOT_GRACE,
+        stranger_grace: STRANGER_GRACE,
+        quarantine_seconds: i32::try_from(quarantine.as_secs()).unwrap_or(i32::MAX),
+        minimum_root_bytes: flags.minimum_root_size,
+        seed_disk: flags.config_drive,
+        seed_network: network.network_manager == ManagerKind::Flat,
+        capacity: if simulated {
+            Capacity::Fixed {
+                memory_mb: flags.simulated_memory_mb,
+                vcpus: flags.simulated_vcpus,
+                local_gb: flags.simulated_local_gb,
+            }
+        } else {
+            Capacity::Measured {
+                reserved_memory_mb: flags.reserved_host_memory_mb,
+                reserved_disk_gb: flags.reserved_host_disk_gb,
+                ram_ratio: flags.ram_allocation_ratio,
+                cpu_ratio: flags.cpu_allocation_ratio,
+                disk_ratio: flags.disk_allocation_ratio,
+            }
+        },
+    }
+}
+
+/// The mark of our guests: drawn once, and kept with their files.
+fn cloud_id(instances_path: &Path) -> Result<CloudId, PrepareError> {
+    let path = instances_path.join(".cloud-id");
+    let refused = |source| PrepareError::File { path: path.clone(), source };
+    match fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(CloudId::new(text.trim())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
+        _ => {}
+    }
+    let text = fs::read_to_string(RANDOM).map_err(refused)?;
+    let draft = path.with_extension("new");
+    fs::write(&draft, &text).and_then(|()| fs::rename(&draft, &path)).map_err(refused)?;
+    Ok(CloudId::new(text.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use nova_config::{Config, Surroundings};
+
+    use super::*;
+
+    fn config(flags: &[&str], folder: &Path) -> ComputeConfig {
+        let instances = format!("--instances_path={}", folder.join("instances").display());
+        let args = ["nova-compute", &instances].into_iter().chain(flags.iter().copied()).map(Into::into);
+        ComputeConfig::load_in(args, &Surroundings::bare()).unwrap().config
+    }
+
+    #[test]
+    fn the_mark_is_drawn_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = cloud_id(folder.path()).unwrap();
+        assert_eq!(cloud_id(folder.path()).unwrap(), first);
+        assert_ne!(cloud_id(tempfile::tempdir().unwrap().path()).unwrap(), first);
+    }
+
+    #[test]
+    fn the_flags_say_what_is_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        for (flags, want, guests) in [
+            (&[][..], Want::Auto, GuestKind::Kvm),
+            (&["--connection_type=fake"], Want::Simulated, GuestKind::Kvm),
+            (&["--hypervisor=simulated"], Want::Simulated, GuestKind::Kvm),
+            (&["--hypervisor=libvirt", "--libvirt_type=qemu"], Want::Libvirt, GuestKind::Qemu),
+        ] {
+            let options = options(&config(flags, folder.path()).compute, CloudId::new("a"));
+            assert_eq!((options.want, options.guests), (want, guests), "{flags:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_simulated_host_needs_nothing_of_the_real_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = nova_db::dev::sqlite().await;
+        let config = config(&["--hypervisor=simulated", "--simulated_vcpus=7", "--host=h1"], folder.path());
+        let clock = Arc::new(nova_types::clock::FixedClock::at(0));
+        let parts = prepare(&config, (*db).clone(), Arc::new(nova_bus::InProcess::new()), clock).await.unwrap();
+        assert!(parts.real.is_none());
+        assert_eq!((parts.name.as_str(), parts.hypervisor_type.as_str()), ("h1", "simulated"));
+        let wanted = Capacity::Fixed { memory_mb: 524_288, vcpus: 7, local_gb: 16_384 };
+        assert_eq!(parts.settings.capacity, wanted);
+    }
+}
