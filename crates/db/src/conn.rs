@@ -152,6 +152,11 @@ impl Conn {
     /// # Errors
     /// [`DbError::Duplicate`] and [`DbError::Reference`] name a refused row.
     pub async fn insert(&mut self, sql: &'static str, args: &[Value]) -> Result<i32, DbError> {
+        self.insert_text(sql, args).await
+    }
+
+    /// The same for a statement that is put together from constants of the program.
+    pub(crate) async fn insert_text(&mut self, sql: &str, args: &[Value]) -> Result<i32, DbError> {
         if self.engine() == Engine::MySql {
             macro_rules! last_id {
                 (MySql, $call:expr) => {

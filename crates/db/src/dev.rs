@@ -1,5 +1,6 @@
 //! Databases for tests: SQLite in a temporary file, and private MariaDB and PostgreSQL servers that live as long as the
 //! test process.
+#![expect(clippy::print_stdout, reason = "a failing test is to say on which engine it failed")]
 
 pub mod fixtures;
 mod servers;

@@ -259,3 +259,6 @@ fn unique(engine: Engine, refusal: &dyn sqlx::error::DatabaseError) -> Unique {
 fn by(matches: impl Fn(&(&str, &str, Unique)) -> bool) -> Unique {
     UNIQUES.iter().find(|entry| matches(entry)).map_or(Unique::Other, |(.., what)| *what)
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use crate::conn::Conn;
 use crate::error::DbError;
 use crate::row::Row;
+use crate::security_groups::touch_members_of;
 use crate::value::Value;
 
 #[cfg(test)]
@@ -72,6 +73,8 @@ pub async fn take(
     for (some, rows) in instances.chunks(500).zip(free.chunks(500)) {
         hold(conn, some, rows).await?;
     }
+    // Hosts whose rules let these instances' groups in must let the new addresses in.
+    touch_members_of(conn, instances).await?;
     instances.iter().zip(&free).map(|(instance, row)| Ok((*instance, row.parse("address")?))).collect()
 }
 
@@ -106,6 +109,7 @@ pub async fn release(
 ) -> Result<Option<(Ipv4Addr, NetworkId)>, DbError> {
     let Some(row) = conn.optional(OF_INSTANCE, &[instance.into()]).await? else { return Ok(None) };
     let id: i32 = row.get("id")?;
+    touch_members_of(conn, &[instance]).await?;
     conn.execute(UNBIND, &[id.into()]).await?;
     conn.execute(RELEASE, &[quarantine_seconds.into(), id.into(), instance.into()]).await?;
     place(&row).map(Some)
@@ -228,16 +232,17 @@ macro_rules! list {
 
 const LIST: &str = concat!(list!(), " order by f.id");
 const LIST_OF: &str = concat!(list!(), " and f.network_id = ? order by f.id");
-const FREE: &str = concat!(free!(), "{skip_locked}");
+pub(crate) const FREE: &str = concat!(free!(), "{skip_locked}");
 const FREE_WAITING: &str = concat!(free!(), "{for_update}");
-const OF_INSTANCE: &str = "select id, address, network_id from fixed_ips where instance_id = ? and deleted = false";
-const BY_ADDRESS: &str = "select f.instance_id, f.network_id from fixed_ips f join instances i on i.id = f.instance_id \
+pub(crate) const OF_INSTANCE: &str =
+    "select id, address, network_id from fixed_ips where instance_id = ? and deleted = false";
+pub(crate) const BY_ADDRESS: &str = "select f.instance_id, f.network_id from fixed_ips f join instances i on i.id = f.instance_id \
      where f.address = ? and f.allocated = true and f.deleted = false and i.deleted = false";
 const UNBIND: &str =
     "update floating_ips set fixed_ip_id = null, updated_at = {now} where fixed_ip_id = ? and deleted = false";
 const RELEASE: &str = "update fixed_ips set instance_id = null, allocated = false, leased = false, \
      free_after = {now+?}, updated_at = {now} where id = ? and instance_id = ?";
-const DHCP_HOSTS: &str = "select f.instance_id, i.mac_address, f.address, f.leased, \
+pub(crate) const DHCP_HOSTS: &str = "select f.instance_id, i.mac_address, f.address, f.leased, \
      coalesce(f.updated_at, f.created_at) as at from fixed_ips f join instances i on i.id = f.instance_id \
      where f.network_id = ? and f.allocated = true and f.deleted = false order by f.id";
 const LEASED: &str = "update fixed_ips set leased = true, updated_at = {now} where address = ? and deleted = false \

@@ -1,5 +1,6 @@
 //! Opening a database: URLs, pools, and the session settings without which our promises do not hold.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,10 +17,15 @@ use crate::dialect::Engine;
 use crate::error::DbError;
 
 /// A database: pools of connections. Cloning it is cheap and shares them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Db(Arc<Pools>);
 
-#[derive(Debug)]
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Db").field(&self.engine()).finish()
+    }
+}
+
 enum Pools {
     /// SQLite has one writer at a time; a pool of one makes the others wait in line instead of failing busy.
     Sqlite {
@@ -30,8 +36,8 @@ enum Pools {
     Postgres(PgPool),
 }
 
-/// Where the database is.
-#[derive(Clone, Debug)]
+/// Where the database is. Its `Debug` form shows no password.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Target {
     /// A SQLite file, created when absent.
     Sqlite(PathBuf),
@@ -39,6 +45,21 @@ pub enum Target {
     MySql(String),
     /// A `postgres://` URL.
     Postgres(String),
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite at {}", path.display()),
+            Self::MySql(url) => write!(f, "mysql at {}", place(url)),
+            Self::Postgres(url) => write!(f, "postgres at {}", place(url)),
+        }
+    }
+}
+
+/// Host, port and database of a URL, without who logs in.
+fn place(url: &str) -> &str {
+    url.rsplit_once('@').map_or("its default place", |(_, place)| place)
 }
 
 /// How large pools are and how long to wait for them.
@@ -91,7 +112,7 @@ impl FromStr for Target {
 
 /// What may be shown of a URL in an error: never its password.
 fn scheme_of(url: &str) -> &str {
-    url.split("//").next().unwrap_or_default()
+    url.split(':').next().unwrap_or_default()
 }
 
 impl Db {
@@ -240,4 +261,56 @@ fn postgres(url: &str, options: &Options) -> Result<Pools, sqlx::Error> {
         })
     });
     Ok(Pools::Postgres(pool.connect_lazy_with(connect)))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::Target;
+
+    fn check(urls: &[&str], want: Expect) {
+        let read: Vec<String> = urls
+            .iter()
+            .map(|url| match url.parse::<Target>() {
+                Ok(target) => format!("{target:?}"),
+                Err(error) => error.to_string(),
+            })
+            .collect();
+        want.assert_eq(&(read.join("\n") + "\n"));
+    }
+
+    #[test]
+    fn urls_are_read_the_way_sqlalchemy_reads_them() {
+        check(
+            &[
+                "sqlite:///nova.sqlite",
+                "sqlite:////var/lib/nova/nova.sqlite",
+                "mysql://root:nova@10.0.0.1/nova",
+                "mysql+pymysql://u@h/nova?unix_socket=/run/s",
+                "postgresql+psycopg2://u:p@h:5433/nova",
+            ],
+            expect![[r#"
+                sqlite at nova.sqlite
+                sqlite at /var/lib/nova/nova.sqlite
+                mysql at 10.0.0.1/nova
+                mysql at h/nova?socket=/run/s
+                postgres at h:5433/nova
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_is_no_url_of_ours_is_refused_without_its_password() {
+        check(
+            &["", "nova.sqlite", "sqlite:///", "sqlite:///:memory:", "oracle://scott:tiger@h/nova"],
+            expect![[r#"
+                "" is not a database URL
+                "nova.sqlite" is not a database URL
+                "sqlite" is not a database URL
+                "sqlite" is not a database URL
+                "oracle" is not a database URL
+            "#]],
+        );
+    }
 }

@@ -83,6 +83,9 @@ pub async fn reserve_some(
     max: u32,
     limits: &Quotas,
 ) -> Result<u32, DbError> {
+    if min == max && add_within(conn, project, each, max, limits).await? {
+        return Ok(max);
+    }
     let row = lock(conn, project).await?;
     let mut granted = max;
     for (resource, amount) in each.iter().filter(|(_, amount)| *amount > 0) {
@@ -114,6 +117,27 @@ pub async fn recount(conn: &mut Conn, project: &ProjectId) -> Result<(), DbError
     lock(conn, project).await?;
     let args: Vec<Value> = std::iter::repeat_with(|| project.into()).take(6).collect();
     conn.execute(RECOUNT, &args).await.map(|_| ())
+}
+
+/// The usual case in one statement: there is a row, and room. False says nothing about why not.
+async fn add_within(
+    conn: &mut Conn,
+    project: &ProjectId,
+    each: &[(Resource, u32)],
+    times: u32,
+    limits: &Quotas,
+) -> Result<bool, DbError> {
+    let mut sums: Vec<Value> = Vec::new();
+    let mut checks: Vec<Value> = Vec::new();
+    for resource in Resource::ALL {
+        let amount: u32 = each.iter().filter(|(r, _)| *r == resource).map(|(_, amount)| *amount).sum();
+        let amount = Value::from(int(amount.saturating_mul(times)));
+        sums.push(amount.clone());
+        checks.extend([amount.clone(), amount, int(limits.limit(resource)).into()]);
+    }
+    sums.push(project.into());
+    sums.append(&mut checks);
+    conn.execute(ADD_WITHIN, &sums).await.map(|rows| rows > 0)
 }
 
 async fn lock(conn: &mut Conn, project: &ProjectId) -> Result<Row, DbError> {
@@ -154,6 +178,13 @@ macro_rules! of_project {
 }
 use of_project;
 
+macro_rules! add {
+    () => {
+        "update quota_usages set instances = instances + ?, cores = cores + ?, volumes = volumes + ?, \
+         gigabytes = gigabytes + ?, floating_ips = floating_ips + ?, updated_at = {now} where project_id = ?"
+    };
+}
+
 macro_rules! less {
     ($column:literal) => {
         concat!($column, " = case when ", $column, " > ? then ", $column, " - ? else 0 end, ")
@@ -167,8 +198,13 @@ const LOCK: &str = "select instances, cores, volumes, gigabytes, floating_ips fr
      where project_id = ? {for_update}";
 const FIRST: &str =
     "insert into quota_usages (project_id, updated_at) values (?, {now}) {upsert:project_id:updated_at}";
-const ADD: &str = "update quota_usages set instances = instances + ?, cores = cores + ?, volumes = volumes + ?, \
-     gigabytes = gigabytes + ?, floating_ips = floating_ips + ?, updated_at = {now} where project_id = ?";
+const ADD: &str = add!();
+// What is not asked for does not count, even where the project is over that limit already.
+const ADD_WITHIN: &str = concat!(
+    add!(),
+    " and (? = 0 or instances + ? <= ?) and (? = 0 or cores + ? <= ?) and (? = 0 or volumes + ? <= ?) \
+     and (? = 0 or gigabytes + ? <= ?) and (? = 0 or floating_ips + ? <= ?)"
+);
 const SUBTRACT: &str = concat!(
     "update quota_usages set ",
     less!("instances"),

@@ -23,7 +23,6 @@ const WRITTEN: &[BorrowedFormatItem<'_>] =
 #[derive(Debug)]
 pub struct Row(pub(crate) Cells);
 
-#[expect(clippy::large_enum_variant, reason = "rows are read and dropped one by one; a box each would cost more")]
 pub(crate) enum Cells {
     Sqlite(SqliteRow),
     MySql(MySqlRow),

@@ -76,9 +76,11 @@ impl Attempts {
         Self::default()
     }
 
-    /// Whether to try again after `error`; waits a little first.
+    /// Whether to try again after `error`; waits a little first. A pool that found no connection in its whole time has
+    /// tried enough.
     pub async fn again(&mut self, error: &DbError) -> bool {
-        error.is_retryable() && self.pause().await
+        let hopeless = matches!(error, DbError::Unavailable(sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed));
+        error.is_retryable() && !hopeless && self.pause().await
     }
 
     /// Waits longer each time, by a random part so that two losers do not meet again. False when it is enough.
@@ -93,3 +95,6 @@ impl Attempts {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

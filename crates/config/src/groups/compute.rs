@@ -70,5 +70,7 @@ flags! {
     SchedulerFlags {
         /// Virtual processors in use beyond which a host gets no new instance; 0 leaves it to what hosts report.
         max_cores: u32 = "0",
+        /// How long after its start the scheduler waits for hosts to report before it says that there are none.
+        host_grace: Duration = "60",
     }
 }

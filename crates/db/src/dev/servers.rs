@@ -61,7 +61,7 @@ fn start_mariadb(program: &Path) -> io::Result<Server> {
     let mut install = Command::new("mariadb-install-db");
     install.args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"]);
     succeed(install.arg(format!("--datadir={}", data.display())))?;
-    let mut serve = owned(&[]);
+    let mut serve = owned("KILL", &[]);
     serve.arg(program).args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
     serve.arg(format!("--datadir={}", data.display())).arg(format!("--socket={}", folder.join("s").display()));
     serve.arg(format!("--pid-file={}", folder.join("pid").display())).arg(format!("--port={port}"));
@@ -80,10 +80,11 @@ fn start_postgres(program: &Path) -> io::Result<Server> {
     if am_root() {
         std::os::unix::fs::chown(&folder, Some(65534), Some(65534))?;
     }
-    let mut install = owned(nobody);
+    let mut install = owned("KILL", nobody);
     install.arg(program.with_file_name("initdb")).args(["--no-sync", "--auth=trust", "--username=nova", "-E", "UTF8"]);
     succeed(install.args(["--locale=C", "-D"]).arg(&data).current_dir(&folder))?;
-    let mut serve = owned(nobody);
+    // QUIT, so that it takes its shared memory with it.
+    let mut serve = owned("QUIT", nobody);
     serve.arg(program).arg("-D").arg(&data).args(["-F", "-h", "127.0.0.1", "-p"]).arg(port.to_string());
     serve.args(["-c", "max_connections=300", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
     serve.arg("-c").arg(format!("unix_socket_directories={}", folder.display())).current_dir(&folder);
@@ -91,10 +92,10 @@ fn start_postgres(program: &Path) -> io::Result<Server> {
     Ok(Server { program: "PostgreSQL", first_database: "postgres", scheme: "postgres", user: "nova", port })
 }
 
-/// A command that the kernel kills when the thread that started it ends.
-fn owned(setpriv: &[&str]) -> Command {
+/// A command that gets `signal` from the kernel when the thread that started it ends.
+fn owned(signal: &str, setpriv: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
-    command.arg("--pdeathsig=KILL").args(setpriv).arg("--");
+    command.arg(format!("--pdeathsig={signal}")).args(setpriv).arg("--");
     command
 }
 

@@ -97,8 +97,14 @@ pub async fn request(
 /// # Errors
 /// [`DbError::Conflict`] when another scheduler was faster; the transaction is tried again.
 pub async fn place(conn: &mut Conn, ids: &[InstanceId], host: &HostName) -> Result<Vec<InstanceId>, DbError> {
-    let rows = conn.all(WAITING, &[ids.into()]).await?;
-    let moved: Vec<i32> = rows.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?;
+    // Of several, some may have moved on, and an update does not say which; of one it does.
+    let moved: Vec<i32> = match ids {
+        [only] => vec![only.row()],
+        _ => {
+            let rows = conn.all(WAITING, &[ids.into()]).await?;
+            rows.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?
+        }
+    };
     if moved.is_empty() {
         return Ok(Vec::new());
     }
@@ -111,7 +117,10 @@ pub async fn place(conn: &mut Conn, ids: &[InstanceId], host: &HostName) -> Resu
         next.bexar_description().into(),
         moved.as_slice().into(),
     ];
-    conn.execute(PLACE, &args).await?;
+    let placed = conn.execute(PLACE, &args).await?;
+    if placed < moved.len() as u64 {
+        return Ok(Vec::new());
+    }
     Ok(moved.into_iter().map(InstanceId::from_row).collect())
 }
 
@@ -119,4 +128,5 @@ const WAITING: &str = "select id from instances where id in (?..) and vm_state =
      and host is null and deleted = false order by id {for_update}";
 
 const PLACE: &str = "update instances set host = ?, vm_state = ?, task_state = ?, state = ?, state_description = ?, \
-     hostname = 'i-' || {hex:id}, scheduled_at = {now}, updated_at = {now}, epoch = epoch + 1 where id in (?..)";
+     hostname = 'i-' || {hex:id}, scheduled_at = {now}, updated_at = {now}, epoch = epoch + 1 where id in (?..) \
+     and vm_state = 'pending' and task_state = 'scheduling' and host is null and deleted = false";

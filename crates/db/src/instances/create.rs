@@ -18,15 +18,24 @@ use crate::value::Value;
 /// [`DbError::Duplicate`] of [`Mac`](crate::Unique::Mac): draw other addresses and try again.
 pub async fn insert_batch(conn: &mut Conn, new: &NewInstances) -> Result<Vec<InstanceId>, DbError> {
     let rows: Vec<Vec<Value>> = (0_i32..).zip(&new.macs).map(|(index, mac)| row(new, index, (*mac).into())).collect();
-    conn.insert_many(INSERT, &rows).await?;
-    let found = conn.all(IDS, &[(&new.reservation).into()]).await?;
-    let ids: Vec<i32> = found.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?;
+    let ids = insert(conn, new, &rows).await?;
     let members: Vec<Vec<Value>> =
         ids.iter().flat_map(|id| new.groups.iter().map(|group| vec![(*group).into(), (*id).into()])).collect();
     if !members.is_empty() {
         conn.insert_many(INSERT_MEMBERS, &members).await?;
     }
     Ok(ids.into_iter().map(InstanceId::from_row).collect())
+}
+
+/// One row says its id itself; many are read back, for not every engine returns them in order.
+async fn insert(conn: &mut Conn, new: &NewInstances, rows: &[Vec<Value>]) -> Result<Vec<i32>, DbError> {
+    if let [only] = rows {
+        let places = vec!["?"; only.len()].join(", ");
+        return conn.insert_text(&format!("{INSERT} values ({places})"), only).await.map(|id| vec![id]);
+    }
+    conn.insert_many(INSERT, rows).await?;
+    let found = conn.all(IDS, &[(&new.reservation).into()]).await?;
+    found.iter().map(|row| row.get("id")).collect()
 }
 
 fn row(new: &NewInstances, index: i32, mac: Value) -> Vec<Value> {

@@ -120,7 +120,7 @@ fn holds_nothing(state: State) -> bool {
     state.vm.is_over() && state.task.is_none()
 }
 
-const EXPIRE: &str = "update instances set deleted = true, deleted_at = {now} where deleted = false \
+pub(super) const EXPIRE: &str = "update instances set deleted = true, deleted_at = {now} where deleted = false \
      and vm_state in ('terminated', 'error') and task_state is null and updated_at < {now-?}";
 
 const LEAVE_GROUPS: &str = "update security_group_instance_association set deleted = true, deleted_at = {now} \

@@ -69,6 +69,26 @@ pub async fn of_reservation(
     views(conn, scope, &[project.into(), reservation.into()], None).await
 }
 
+/// The next `limit` instances after `after`, for answers in pages or in a stream. No `after` is the beginning.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn page(
+    conn: &mut Conn,
+    project: Option<&ProjectId>,
+    after: Option<InstanceId>,
+    limit: u32,
+) -> Result<Vec<InstanceView>, DbError> {
+    let after = after.map_or(0, InstanceId::row);
+    match project {
+        Some(project) => {
+            let args = [project.into(), after.into()];
+            views(conn, "i.deleted = false and i.project_id = ? and i.id > ?", &args, Some(limit)).await
+        }
+        None => views(conn, "i.deleted = false and i.id > ?", &[after.into()], Some(limit)).await,
+    }
+}
+
 /// Every instance of `host` that is not over: what must be running there, or be undone there.
 ///
 /// # Errors
@@ -77,7 +97,7 @@ pub async fn on_host(conn: &mut Conn, host: &HostName) -> Result<Vec<InstanceVie
     views(conn, concat!(crate::instances::holding!(), " and i.host = ?"), &[host.into()], None).await
 }
 
-/// Instances whose task `host` must do, longest waiting first.
+/// Instances whose task `host` must do, by id.
 ///
 /// # Errors
 /// [`DbError::Unavailable`] when the database cannot be asked.
@@ -98,8 +118,11 @@ async fn views(conn: &mut Conn, scope: &str, args: &[Value], limit: Option<u32>)
     let end = limit.map_or(String::new(), |limit| format!(" limit {limit}"));
     let rows = conn.all_text(&format!("{VIEW} where {scope} order by i.id{end}"), args).await?;
     let mut groups: HashMap<InstanceId, Vec<(SecurityGroupId, GroupName)>> = HashMap::new();
-    if !rows.is_empty() {
-        for row in conn.all_text(&format!("{GROUPS} where {scope} order by a.id"), args).await? {
+    if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+        let mut args = args.to_vec();
+        args.extend([first.get::<i32>("id")?.into(), last.get::<i32>("id")?.into()]);
+        let scope = format!("{scope} and i.id between ? and ?");
+        for row in conn.all_text(&format!("{GROUPS} where {scope} order by a.id"), &args).await? {
             let member = InstanceId::from_row(row.get("instance_id")?);
             let group = SecurityGroupId::from_row(row.get("group_id")?);
             groups.entry(member).or_default().push((group, row.parse("name")?));
@@ -189,14 +212,14 @@ const GET: &str = concat!("select ", columns!(), " from instances i where i.id =
 pub(super) const GET_LOCKED: &str =
     concat!("select ", columns!(), " from instances i where i.id = ? and i.deleted = false {for_update}");
 
-const DUE_SCHEDULER: &str = concat!(
+pub(super) const DUE_SCHEDULER: &str = concat!(
     "select ",
     columns!(),
     " from instances i where i.host is null and i.task_state in ('scheduling', 'terminating') and i.deleted = false \
      order by i.id limit ?"
 );
 
-const VIEW: &str = concat!(
+pub(super) const VIEW: &str = concat!(
     "select ",
     columns!(),
     ", f.address as fixed_address, f.network_id as fixed_network, o.address as floating_address, \
@@ -206,6 +229,6 @@ const VIEW: &str = concat!(
      left join services s on s.host = i.host and s.\"binary\" = 'nova-compute' and s.deleted = false"
 );
 
-const GROUPS: &str = "select a.instance_id, g.id as group_id, g.name from instances i \
+pub(super) const GROUPS: &str = "select a.instance_id, g.id as group_id, g.name from instances i \
      join security_group_instance_association a on a.instance_id = i.id and a.deleted = false \
      join security_groups g on g.id = a.security_group_id and g.deleted = false";

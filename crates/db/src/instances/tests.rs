@@ -4,8 +4,8 @@ use nova_types::state::{Event, State, Task, VmState};
 use nova_types::{HostName, InstanceId, ProjectId};
 
 use super::{
-    Guard, apply, cleaned, describe, due_on_host, due_scheduler, expire, fail, finish_terminate, get, insert_batch,
-    on_host, place, request,
+    Guard, apply, cleaned, describe, due_on_host, due_scheduler, expire, fail, finish, finish_terminate, get,
+    insert_batch, of_reservation, on_host, page, place, read, request,
 };
 use crate::dev::{self, fixtures};
 use crate::error::{DbError, Unique};
@@ -42,12 +42,12 @@ async fn placed(db: &Db, count: u32) -> Vec<InstanceId> {
     .unwrap()
 }
 
-async fn read(db: &Db, id: InstanceId) -> Instance {
+async fn stored(db: &Db, id: InstanceId) -> Instance {
     get(&mut db.read().await.unwrap(), id).await.unwrap()
 }
 
 async fn event(db: &Db, id: InstanceId, event: Event) -> State {
-    let guard = Guard::of(&read(db, id).await);
+    let guard = Guard::of(&stored(db, id).await);
     transaction!(db, |tx| { apply(tx, id, event, &guard, None).await }).unwrap()
 }
 
@@ -72,7 +72,7 @@ async fn what_is_stored_is_read_back() {
         new.display_name = Some("wéb 🚀".to_owned());
         new.client_token = Some("token".to_owned());
         let ids = transaction!(db, |tx| { insert_batch(tx, &new).await }).unwrap();
-        let second = read(db, ids[1]).await;
+        let second = stored(db, ids[1]).await;
         assert_eq!((second.launch_index, second.state, second.epoch), (1, State::FIRST, 0));
         assert_eq!((second.mac, &second.reservation), (new.macs[1], &new.reservation));
         assert_eq!((second.kernel, second.ramdisk, &second.key), (new.kernel, None, &new.key));
@@ -95,7 +95,7 @@ async fn an_instance_lives_and_leaves_nothing() {
             assert_eq!(event(db, *id, Event::Booted).await, State::new(VmState::Running, None));
         }
         assert_eq!(findings(db).await, []);
-        let first = read(db, ids[0]).await;
+        let first = stored(db, ids[0]).await;
         assert!(first.launched_at.is_some() && first.epoch == 1);
         for round in 0..2 {
             let asked = transaction!(db, |tx| { request(tx, Some(&project()), ids[0], Event::Terminate, None).await });
@@ -109,7 +109,7 @@ async fn an_instance_lives_and_leaves_nothing() {
         let again = transaction!(db, |tx| { finish_terminate(tx, ids[0], 1, 120).await }).unwrap();
         assert_eq!(again.fixed_ip, None);
         assert_eq!(used(db).await, (2, 2 * 512, 2));
-        assert_eq!(read(db, ids[0]).await.state, State::new(VmState::Terminated, None));
+        assert_eq!(stored(db, ids[0]).await.state, State::new(VmState::Terminated, None));
         assert_eq!(findings(db).await, []);
     })
     .await;
@@ -119,7 +119,7 @@ async fn an_instance_lives_and_leaves_nothing() {
 async fn who_is_late_changes_nothing() {
     dev::each(async |db: &Db| {
         let id = placed(db, 1).await[0];
-        let known = Guard::of(&read(db, id).await);
+        let known = Guard::of(&stored(db, id).await);
         event(db, id, Event::Booted).await;
         for (guard, what) in [
             (known, Event::Booted),
@@ -131,7 +131,7 @@ async fn who_is_late_changes_nothing() {
         }
         let early = transaction!(db, |tx| { finish_terminate(tx, id, 1, 0).await });
         assert!(matches!(early, Err(DbError::Stale("instance"))), "{early:?}");
-        assert_eq!(read(db, id).await.state, State::new(VmState::Running, None));
+        assert_eq!(stored(db, id).await.state, State::new(VmState::Running, None));
         let foreign =
             transaction!(db, |tx| { request(tx, Some(&fixtures::name("other")), id, Event::Terminate, None).await });
         assert!(matches!(foreign, Err(DbError::NotFound("instance"))), "{foreign:?}");
@@ -144,14 +144,14 @@ async fn a_failed_launch_gives_everything_back_once_it_is_cleaned() {
     dev::each(async |db: &Db| {
         let id = placed(db, 1).await[0];
         let why = StateReason::new("Server.InternalError", "no image");
-        let guard = Guard::of(&read(db, id).await);
+        let guard = Guard::of(&stored(db, id).await);
         let failed = transaction!(db, |tx| { fail(tx, id, &guard, Event::Failed, &why, 0).await }).unwrap();
         assert_eq!(failed, State::new(VmState::Error, Some(Task::Cleaning)));
         assert_eq!(used(db).await, (1, 512, 1));
         assert_eq!(due_on_host(&mut db.read().await.unwrap(), &host(), 10).await.unwrap().len(), 1);
         transaction!(db, |tx| { cleaned(tx, id, 1, 0).await }).unwrap();
         assert_eq!(used(db).await, (0, 0, 0));
-        assert_eq!(read(db, id).await.reason, Some(why));
+        assert_eq!(stored(db, id).await.reason, Some(why));
         assert_eq!(findings(db).await, []);
         transaction!(db, |tx| { request(tx, None, id, Event::Terminate, None).await }).unwrap();
         assert_eq!(findings(db).await, []);
@@ -172,7 +172,7 @@ async fn an_instance_that_finds_no_host_gives_its_quota_back() {
         let mut conn = db.read().await.unwrap();
         assert_eq!(due_scheduler(&mut conn, 10).await.unwrap().len(), 1);
         drop(conn);
-        let guard = Guard::of(&read(db, ids[0]).await);
+        let guard = Guard::of(&stored(db, ids[0]).await);
         let why = StateReason::new("Server.InsufficientInstanceCapacity", "no host has room");
         transaction!(db, |tx| { fail(tx, ids[0], &guard, Event::NotPlaced, &why, 0).await }).unwrap();
         let mut conn = db.read().await.unwrap();
@@ -228,6 +228,54 @@ async fn a_description_joins_addresses_groups_and_zone() {
 }
 
 #[tokio::test]
+async fn pages_follow_each_other_without_gap_or_overlap() {
+    dev::each(async |db: &Db| {
+        let ids = fixtures::launch(db, &project(), 5).await;
+        fixtures::launch(db, &fixtures::name("other"), 2).await;
+        let mut conn = db.read().await.unwrap();
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let views = page(&mut conn, Some(&project()), after, 2).await.unwrap();
+            let Some(last) = views.last() else { break };
+            after = Some(last.instance.id);
+            seen.extend(views.iter().map(|view| view.instance.id));
+        }
+        assert_eq!(seen, ids);
+        assert_eq!(page(&mut conn, None, None, 100).await.unwrap().len(), 7);
+        let reservation = get(&mut conn, ids[0]).await.unwrap().reservation;
+        let launched = of_reservation(&mut conn, &project(), &reservation).await.unwrap();
+        assert_eq!(launched.iter().map(|view| view.instance.id).collect::<Vec<_>>(), ids);
+    })
+    .await;
+}
+
+/// What is asked often must not read whole tables. The plans of SQLite stand for all: the indexes are the same.
+#[tokio::test]
+async fn hot_queries_go_through_indexes() {
+    let db = dev::sqlite().await;
+    let mut conn = db.read().await.unwrap();
+    for statement in [
+        read::DUE_SCHEDULER.to_owned(),
+        format!("{} where i.host = ? and i.task_state is not null and i.deleted = false order by i.id", read::VIEW),
+        format!("{} where i.deleted = false and i.project_id = ? order by i.id", read::VIEW),
+        format!("{} where i.deleted = false and i.id in (1, 2) order by i.id", read::VIEW),
+        format!("{} where i.deleted = false and i.project_id = ? and i.id between ? and ?", read::GROUPS),
+        finish::EXPIRE.to_owned(),
+        fixed_ips::FREE.to_owned(),
+        fixed_ips::BY_ADDRESS.to_owned(),
+        fixed_ips::OF_INSTANCE.to_owned(),
+        fixed_ips::DHCP_HOSTS.to_owned(),
+    ] {
+        let args: Vec<crate::Value> = statement.matches('?').map(|_| 1.into()).collect();
+        let plan = conn.all_text(&format!("explain query plan {statement}"), &args).await.unwrap();
+        for step in plan {
+            let detail: String = step.get("detail").unwrap();
+            assert!(!detail.starts_with("SCAN"), "{statement}: {detail}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_over_is_hidden_after_its_hour_and_its_hardware_address_is_free() {
     dev::each(async |db: &Db| {
         let new = fixtures::new_instances(&project(), 1);
@@ -255,6 +303,8 @@ async fn two_schedulers_never_place_the_same_instance() {
         });
         let moved: usize = dev::at_once(all).await.into_iter().sum();
         assert_eq!(moved, 20);
+        let again = transaction!(db, |tx| { place(tx, &ids[..1], &hosts[0]).await }).unwrap();
+        assert_eq!(again, []);
     })
     .await;
 }

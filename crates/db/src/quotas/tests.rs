@@ -54,6 +54,9 @@ async fn a_launch_gets_what_there_is_room_for() {
             matches!(refused, Err(DbError::OverQuota(OverQuota { resource: Resource::Cores, limit: 7, used: 6 }))),
             "{refused:?}"
         );
+        let over = Quotas { cores: 1, ..limits };
+        let one = [(Resource::Instances, 1)];
+        transaction!(db, |tx| { reserve(tx, &acme(), &one, &over).await }).unwrap();
         let mut conn = db.write().await.unwrap();
         release(&mut conn, &acme(), &[(Resource::Instances, 99), (Resource::Cores, 1)]).await.unwrap();
         assert_eq!(usage(&mut conn, &acme(), Resource::Instances).await.unwrap(), 0);
