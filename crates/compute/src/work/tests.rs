@@ -262,3 +262,34 @@ async fn killed_at_any_instant_it_goes_on_where_it_was() {
     assert_eq!(bench.books().await, (Vec::new(), 6, 6 * 512));
     daemon.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simulated_guests_come_and_go_by_the_thousand() {
+    let bench = Bench::new().await;
+    let mut parts = bench.parts();
+    parts.real = None;
+    (parts.settings.builds, parts.settings.quiet) = (4096, 4096);
+    let daemon = Daemon::start(parts).await;
+    let ids = bench.placed(900).await;
+    let all = async |wanted: &str| {
+        let rows = nova_db::instances::describe(&mut bench.db.read().await.unwrap(), None, &[]).await.unwrap();
+        rows.iter().all(|view| view.instance.state.vm.as_str() == wanted)
+    };
+    let begun = Instant::now();
+    cast(&bench, ComputeCall::RunInstance { instance_ids: numbers(&ids) }).await;
+    bench.until("all run", async || all("running").await).await;
+    let launched = begun.elapsed();
+    let ended = transaction!(bench.db, |tx| {
+        for id in &ids {
+            nova_db::instances::request(tx, None, *id, Event::Terminate, None).await?;
+        }
+        Ok(())
+    });
+    ended.unwrap();
+    let begun = Instant::now();
+    cast(&bench, ComputeCall::TerminateInstance { instance_ids: numbers(&ids) }).await;
+    bench.until("all are gone", async || all("terminated").await).await;
+    eprintln!("900 launched in {launched:?}, ended in {:?}", begun.elapsed());
+    assert_eq!(bench.books().await, (Vec::new(), 0, 0));
+    daemon.stop().await;
+}
