@@ -3,6 +3,7 @@
 //! Everything here blocks, so it runs on threads of its own; a step that was given up still ends before anybody else
 //! gets the instance in hand, for its thread holds the ticket.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use nova_images::{Base, BaseCache, ImageStore, InstanceFolders, Seed, create_bla
 use nova_types::image::{DiskFormat, Image};
 use nova_types::instance::Instance;
 use nova_types::{ImageId, InstanceId};
+use time::OffsetDateTime;
 
 use crate::desk::Ticket;
 use crate::problem::{BoxError, Problem};
@@ -153,6 +155,17 @@ impl Disks {
     pub(crate) async fn remove(&self, id: InstanceId) -> Result<(), Problem> {
         let folders = self.folders.clone();
         blocking(move || folders.remove(id)).await?.map_err(Problem::later)
+    }
+
+    /// Forgets cached images but the `wanted` ones and those fetched within `grace`. Returns their files' names.
+    pub(crate) async fn prune(
+        &self,
+        wanted: BTreeSet<String>,
+        grace: time::Duration,
+        now: OffsetDateTime,
+    ) -> Result<Vec<String>, Problem> {
+        let cache = self.cache.clone();
+        blocking(move || cache.prune(&wanted, grace, now)).await?.map_err(Problem::later)
     }
 
     /// Lists the guests that have a folder.

@@ -17,6 +17,7 @@ mod launch;
 mod ledger;
 mod prepare;
 mod problem;
+mod prune;
 mod reboot;
 mod resources;
 mod run_instance;
@@ -156,7 +157,7 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), ComputeError> {
     let consumer = bus.consume(&subscription).await?;
     ready.set();
     let served = nova_bus::serve(bus, consumer, Arc::new(calls::Calls(Arc::clone(&host))), stop.clone());
-    let (served, (), (), (), (), ()) = tokio::join!(
+    let (served, (), (), (), (), (), ()) = tokio::join!(
         async {
             let served = served.await;
             // Whatever ends the messages ends the rest.
@@ -168,6 +169,7 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), ComputeError> {
         groups::keep_current(&host, stop.clone()),
         work::keep_working(&host, stop.clone()),
         converge::keep_equal(&host, stop.clone()),
+        prune::keep_pruned(&host, stop.clone()),
     );
     Ok(served?)
 }

@@ -21,7 +21,7 @@ use nova_types::image::{DiskFormat, NewImage};
 use nova_types::instance::{InstanceView, NewInstances};
 use nova_types::quota::{Quotas, Resource};
 use nova_types::state::{Event, Task};
-use nova_types::{HostName, ImageId, ImageKind, InstanceId, NetworkId, ProjectId, SecurityGroupId};
+use nova_types::{Clock, HostName, ImageId, ImageKind, InstanceId, NetworkId, ProjectId, SecurityGroupId};
 
 use crate::host::Host;
 use crate::{Capacity, Parts, Real, Settings};
@@ -209,6 +209,11 @@ impl Bench {
         let node = compute_nodes::list(&mut conn, 60).await.unwrap().remove(0);
         (findings, instances, node.memory_mb_used)
     }
+}
+
+/// A clock that is ahead of the files' time stamps.
+pub(crate) fn later_by(ahead: time::Duration) -> Arc<dyn Clock> {
+    Arc::new(FixedClock::at((nova_service::SystemClock.now() + ahead).unix_timestamp()))
 }
 
 /// Opens the database of a bench.
