@@ -31,11 +31,14 @@ pub enum CombinedError {
     /// The key that opens users' secrets.
     #[error("cannot open users' secrets (--secret_key_file)")]
     Secrets(#[source] nova_identity::SecretBoxError),
+    /// Real guests were asked for, and cannot be connected here.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
 }
 
 /// Why this machine cannot have real guests on its network.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum MachineError {
+pub enum MachineError {
     /// Not root.
     #[error("bridges and firewalls need root (or CAP_NET_ADMIN); without it there is --hypervisor=simulated")]
     Privilege,
@@ -48,9 +51,17 @@ pub(crate) enum MachineError {
         #[source]
         source: nova_run::RunError,
     },
-    /// The daemon itself.
+}
+
+/// Why network ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NetworkFailure {
+    /// Before it began.
     #[error(transparent)]
-    Network(#[from] nova_network::NetworkError),
+    Machine(#[from] MachineError),
+    /// Later.
+    #[error(transparent)]
+    Run(#[from] nova_network::NetworkError),
 }
 
 /// Why compute ended.

@@ -8,14 +8,14 @@ mod error;
 mod parts;
 mod privilege;
 
-pub use error::CombinedError;
+pub use error::{CombinedError, MachineError};
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use nova_bus::{Bus, InProcess};
 use nova_config::{CombinedConfig, ConnectionType, HypervisorChoice};
-use nova_run::Host;
+use nova_run::{Host, Runner};
 use nova_service::{Daemon, SystemClock};
 use nova_types::Clock;
 use tracing::info;
@@ -28,17 +28,22 @@ pub const ROLES: &[&str] = &["nova-combined", "nova-api", "nova-scheduler", "nov
 /// Opens what the daemons need, and spawns them. `flag_file` is what `nova-dhcpbridge` is to read.
 ///
 /// # Errors
-/// What keeps them from working at all: the database, the listener, the secrets. The rest is theirs to wait for.
+/// What keeps them from working at all: the database, the listener, the secrets; with `--hypervisor=libvirt` also missing
+/// rights and programs. The rest is theirs to wait for.
 pub async fn assemble(
     daemon: &mut Daemon,
     config: &CombinedConfig,
     flag_file: Option<PathBuf>,
 ) -> Result<(), CombinedError> {
     let config = &settle(config.clone(), privilege::may_change_network());
+    let runner: Arc<dyn Runner> = Arc::new(Host);
+    if config.compute.hypervisor == HypervisorChoice::Libvirt {
+        parts::check_machine(&*runner, config.network.network_manager).await?;
+    }
     let db = parts::database(&config.database).await?;
     let bus: Arc<dyn Bus> = Arc::new(InProcess::new());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let around = Surroundings { db, bus, clock, runner: Arc::new(Host) };
+    let around = Surroundings { db, bus, clock, runner };
     parts::spawn_api(daemon, config, &around).await?;
     parts::spawn_scheduler(daemon, config, &around);
     let real = parts::spawn_compute(daemon, config, &around);

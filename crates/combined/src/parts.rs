@@ -20,7 +20,7 @@ use nova_types::network::ManagerKind;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::error::{CombinedError, ComputeFailure, MachineError};
+use crate::error::{CombinedError, ComputeFailure, MachineError, NetworkFailure};
 use crate::privilege;
 
 /// What all daemons share.
@@ -110,7 +110,7 @@ pub(crate) fn spawn_network(
         };
         let machine = if real { real_machine(runner, &config).await? } else { simulated_machine() };
         let parts = nova_network::Parts { config, flag_file, db, bus, machine, ready: Ready::default() };
-        Ok::<(), MachineError>(nova_network::run(parts, stop).await?)
+        Ok::<(), NetworkFailure>(nova_network::run(parts, stop).await?)
     });
 }
 
@@ -123,12 +123,17 @@ fn simulated_machine() -> Machine {
     }
 }
 
-async fn real_machine(runner: Arc<dyn Runner>, config: &NetworkConfig) -> Result<Machine, MachineError> {
+async fn real_machine(runner: Arc<dyn Runner>, config: &NetworkConfig) -> Result<Machine, NetworkFailure> {
+    check_machine(&*runner, config.network.network_manager).await?;
+    Ok(Machine::real(runner, config))
+}
+
+/// Whether this process may, and this machine can, connect real guests.
+pub(crate) async fn check_machine(runner: &dyn Runner, manager: ManagerKind) -> Result<(), MachineError> {
     if !privilege::may_change_network() {
         return Err(MachineError::Privilege);
     }
-    check_programs(&*runner, config.network.network_manager).await?;
-    Ok(Machine::real(runner, config))
+    check_programs(runner, manager).await
 }
 
 /// Says at the start what is not installed, instead of at the first instance.

@@ -1,3 +1,5 @@
+//! The queries of `check`, on every engine.
+
 use nova_types::{HostName, ProjectId};
 
 use super::run;

@@ -1,3 +1,5 @@
+//! The queries of `client_tokens`, on every engine.
+
 use nova_types::{ProjectId, ReservationId};
 
 use super::{ClientToken, expire, find, remember};

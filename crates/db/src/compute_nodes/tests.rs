@@ -1,3 +1,5 @@
+//! The queries of `compute_nodes`, on every engine.
+
 use nova_types::service::{ComputeNode, Demand};
 use nova_types::{HostName, ProjectId};
 

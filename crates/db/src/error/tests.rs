@@ -1,3 +1,5 @@
+//! Tests of `error`.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::UNIQUES;

@@ -1,3 +1,5 @@
+//! The queries of `fixed_ips`, on every engine.
+
 use std::collections::HashSet;
 
 use nova_types::{Mac, ProjectId};

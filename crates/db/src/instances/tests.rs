@@ -1,3 +1,5 @@
+//! The queries of `instances`, on every engine.
+
 use nova_types::instance::{Instance, StateReason};
 use nova_types::quota::{Quotas, Resource};
 use nova_types::state::{Event, State, Task, VmState};

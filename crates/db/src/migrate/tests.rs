@@ -1,3 +1,5 @@
+//! The migrations, on every engine, whole and cut short anywhere.
+
 use std::collections::BTreeMap;
 
 use super::{LATEST, MIGRATIONS, Step, statements};

@@ -1,3 +1,5 @@
+//! The queries of `networks`, on every engine.
+
 use nova_types::network::NetworkPlan;
 use nova_types::{HostName, ProjectId, Vlan};
 

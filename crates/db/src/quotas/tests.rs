@@ -1,3 +1,5 @@
+//! The queries of `quotas`, on every engine.
+
 use nova_types::ProjectId;
 use nova_types::quota::{Quotas, Resource};
 

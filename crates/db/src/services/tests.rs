@@ -1,3 +1,5 @@
+//! The queries of `services`, on every engine.
+
 use nova_types::HostName;
 
 use super::{acquire, delete, heartbeat, list, renew, set_disabled, zones};

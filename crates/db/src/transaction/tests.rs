@@ -1,3 +1,5 @@
+//! Tests of `transaction`.
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 

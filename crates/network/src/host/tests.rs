@@ -1,3 +1,5 @@
+//! One turn of the network host after another, on fakes.
+
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! What dnsmasq's files hold.
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 

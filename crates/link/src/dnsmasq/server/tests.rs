@@ -1,3 +1,5 @@
+//! When a dnsmasq is started, kept, replaced and stopped.
+
 use std::net::Ipv4Addr;
 
 use expect_test::expect;

@@ -1,3 +1,5 @@
+//! The tables made for guests, rule by rule.
+
 use std::net::Ipv4Addr;
 
 use expect_test::{Expect, expect};

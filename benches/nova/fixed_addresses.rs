@@ -1,0 +1,89 @@
+//! Taking fixed addresses and giving them back, each in a transaction, on each database.
+//!
+//! The servers of `nova_db::dev` sync nothing and live in memory, so their peer is a SQLite file that does, too; the
+//! SQLite that syncs to a disk, as a cloud's does, is told beside it.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nova_db::dev::{self, fixtures};
+use nova_db::{Db, DbError, Engine, Options, fixed_ips, transaction};
+
+use crate::measure::Sample;
+
+const MEMORY: &str = "/dev/shm";
+const ROUNDS: usize = 150;
+const BATCHES: [usize; 2] = [1, 16];
+/// The first rounds fill caches and prepare statements.
+const WARM_UP: usize = 10;
+/// A database that is so slow is measured in fewer rounds.
+const MOST: Duration = Duration::from_secs(15);
+
+/// Taking and releasing a batch.
+#[derive(Default)]
+struct Cost {
+    take: Sample,
+    release: Sample,
+}
+
+pub(crate) async fn bench() -> anyhow::Result<()> {
+    let memory = Path::new(MEMORY);
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
+    let url = format!("sqlite:///{}", folder.path().join("nova.sqlite").display());
+    let in_memory = Db::open(&url, &Options::default()).await?;
+    in_memory.migrate().await?;
+    let mut told = vec![("SQLite in memory", measure(&in_memory).await?)];
+    let others = Mutex::new(Vec::new());
+    dev::each(async |db: &Db| {
+        let name = match db.engine() {
+            Engine::Sqlite => "SQLite on disk",
+            Engine::MySql => "MariaDB",
+            Engine::Postgres => "PostgreSQL",
+        };
+        let costs = measure(db).await;
+        others.lock().unwrap_or_else(PoisonError::into_inner).push((name, costs));
+    })
+    .await;
+    for (name, costs) in others.into_inner()? {
+        told.push((name, costs?));
+    }
+    let (_, peer) = &told[0];
+    for (name, costs) in &told {
+        for ((batch, cost), peer) in BATCHES.iter().zip(costs).zip(peer) {
+            let (take, release) = (cost.take.ratio(peer.take.median()), cost.release.ratio(peer.release.median()));
+            println!("  {:<34} {}  = {take:.1} × SQLite in memory", format!("{name}, take {batch}"), cost.take);
+            println!("  {:<34} {}  = {release:.1} × the same", format!("{name}, release {batch}"), cost.release);
+        }
+    }
+    Ok(())
+}
+
+/// Measures the batches in turn.
+async fn measure(db: &Db) -> Result<[Cost; 2], DbError> {
+    let network = fixtures::flat_network(db, 24).await;
+    let ids = fixtures::launch(db, &fixtures::name("acme"), 16).await;
+    let (mut costs, began): ([Cost; 2], _) = (Default::default(), Instant::now());
+    for round in 0..WARM_UP + ROUNDS {
+        if round == WARM_UP {
+            costs = Default::default();
+        }
+        if round > WARM_UP && began.elapsed() > MOST {
+            break;
+        }
+        for (batch, cost) in BATCHES.iter().zip(&mut costs) {
+            let some = &ids[..*batch];
+            cost.take.time(async { transaction!(db, |tx| { fixed_ips::take(tx, network, some).await }) }).await?;
+            let release = async {
+                transaction!(db, |tx| {
+                    for id in some {
+                        fixed_ips::release(tx, *id, 0).await?;
+                    }
+                    Ok(())
+                })
+            };
+            cost.release.time(release).await?;
+        }
+    }
+    Ok(costs)
+}
