@@ -41,9 +41,9 @@ install_packages() {
   # shellcheck disable=SC2086  # one package a word
   {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update &&
-      as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $missing ||
-      # A newer qemu-utils than the distribution's own keeps qemu-system-x86 out.
-      as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends --allow-downgrades install "qemu-utils/$codename" $missing
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-remove --no-install-recommends install $missing ||
+      # A newer qemu-utils than the distribution's own keeps qemu-system-x86 out, and would be removed for it.
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-remove --no-install-recommends --allow-downgrades install "qemu-utils/$codename" $missing
   } >"$log" 2>&1 || {
     tail -n 5 "$log" >&2
     [ -z "$ours" ] || as_root rm -f $policy
