@@ -197,7 +197,7 @@ INGRESS = {"Action": "AuthorizeSecurityGroupIngress", "GroupName": "default", "C
     ({"Action": "CreateKeyPair", "KeyName": ""}, "MissingParameter"),
     ({"Action": "CreateKeyPair", "KeyName": "x" * 300}, "InvalidParameterValue"),
     ({"Action": "CreateKeyPair", "KeyName": "a\x01b"}, "InvalidParameterValue"),
-    ({"Action": "ImportKeyPair", "KeyName": "k", "PublicKeyMaterial": "!!!"}, "InvalidKey.Format"),
+    ({"Action": "ImportKeyPair", "KeyName": "k", "PublicKeyMaterial": "!!!"}, "InvalidKeyPair.Format"),
     ({"Action": "CreateSecurityGroup", "GroupName": "default", "GroupDescription": "d"}, "InvalidGroup.Duplicate"),
     ({"Action": "DeleteSecurityGroup", "GroupName": "nonsense"}, "InvalidGroup.NotFound"),
     ({**INGRESS, "IpProtocol": "tcp", "FromPort": "22", "ToPort": "70000"}, "InvalidParameterValue"),
