@@ -20,6 +20,7 @@ mod error;
 mod flagfile;
 mod groups;
 mod known;
+mod rules;
 mod settings;
 mod surroundings;
 mod value;
@@ -28,7 +29,7 @@ pub use binaries::{
     ApiConfig, CombinedConfig, ComputeConfig, Config, DhcpbridgeConfig, Loaded, ManageConfig, NetworkConfig,
     SchedulerConfig, load_or_exit,
 };
-pub use choices::{ConnectionType, HypervisorChoice, LibvirtType};
+pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, Region};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use error::{ConfigError, Origin, Warning};
 pub use groups::{

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use nova_types::network::ManagerKind;
 use nova_types::{HostName, Vlan, net};
 
-use crate::{ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, choices};
+use crate::{ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, Region, choices};
 
 /// How a flag is written on a command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +106,30 @@ impl FromFlag for Vec<String> {
     const EXPANDS: bool = false;
 
     fn from_flag(text: &str) -> Result<Self, String> {
-        Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+        Ok(items(text).map(str::to_owned).collect())
     }
+}
+
+impl FromFlag for Vec<IpAddr> {
+    const KIND: Kind = Kind::Value("LIST");
+    const EXPANDS: bool = false;
+
+    fn from_flag(text: &str) -> Result<Self, String> {
+        items(text).map(|item| item.parse().map_err(|_| format!("{item:?} is not an IP address"))).collect()
+    }
+}
+
+impl FromFlag for Vec<Region> {
+    const KIND: Kind = Kind::Value("LIST");
+    const EXPANDS: bool = false;
+
+    fn from_flag(text: &str) -> Result<Self, String> {
+        items(text).map(str::parse).collect()
+    }
+}
+
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 impl<T: FromFlag> FromFlag for Option<T> {
@@ -237,7 +259,7 @@ mod tests {
     #[test]
     fn a_list_drops_blanks_and_empty_items() {
         assert_eq!(Vec::from_flag(" a, b ,,c"), Ok(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()]));
-        assert_eq!(Vec::from_flag(""), Ok(Vec::new()));
+        assert_eq!(Vec::<String>::from_flag(""), Ok(Vec::new()));
     }
 
     #[test]

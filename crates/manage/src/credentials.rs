@@ -50,7 +50,7 @@ pub(crate) async fn zipfile(cx: &mut Context<'_, '_>, member: &Member, file: &Pa
     let certificate = authority.issue(&fill_subject(&cx.config.identity.user_cert_subject, &words)?, now)?;
 
     let (flags, names) = (&cx.config.endpoint, names(cx));
-    let regions = regions(flags)?;
+    let regions = regions(flags);
     let credentials: Vec<_> =
         regions.iter().map(|(name, ec2, s3)| owner.credentials(flags, (ec2, s3), name, &names, &file)).collect();
     let zip = credentials_zip(&credentials, &names, &certificate, authority.certificate_pem(), None)?;
@@ -121,17 +121,12 @@ fn names(cx: &Context<'_, '_>) -> ZipNames {
 }
 
 /// Name, EC2 host and S3 host of each region.
-fn regions(flags: &EndpointFlags) -> anyhow::Result<Vec<(String, String, String)>> {
+fn regions(flags: &EndpointFlags) -> Vec<(String, String, String)> {
     if flags.region_list.is_empty() {
         // Old Nova put the EC2 host into S3_URL, too, which is wrong where the object store is elsewhere.
-        return Ok(vec![(REGION.to_owned(), flags.ec2_host.clone(), flags.s3_host.clone())]);
+        return vec![(REGION.to_owned(), flags.ec2_host.clone(), flags.s3_host.clone())];
     }
-    let parse = |entry: &String| {
-        let (name, host) =
-            entry.split_once('=').with_context(|| format!("--region_list: {entry:?} is not NAME=HOST"))?;
-        Ok((name.to_owned(), host.to_owned(), host.to_owned()))
-    };
-    flags.region_list.iter().map(parse).collect()
+    flags.region_list.iter().map(|region| (region.name.clone(), region.host.clone(), region.host.clone())).collect()
 }
 
 fn endpoint(scheme: String, host: &str, port: u16, path: &str) -> Endpoint {
