@@ -3,19 +3,22 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Subcommand, ValueEnum};
-use nova_db::images::{self, Stored};
+use nova_db::images::{self, ImageError, Stored};
 use nova_images::{ImageStore, StoreError, StoredImage};
 use nova_types::image::{DiskFormat, Image, ImageState, NewImage};
 use nova_types::{ImageId, ImageKind, ProjectId};
 
-use crate::context::{Context, given, parse};
+use crate::context::{Context, absolute, given, parse};
 use crate::output::{List, Output, shown};
 use crate::project;
 
 /// Who owns the images that belong to nobody, as with old Nova's import tool.
 const SYSTEM: &str = "system";
+
+/// The longest name or description, in characters.
+const MOST_TEXT: usize = 255;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -167,11 +170,12 @@ impl Action {
                 old_register(cx, &old.path, new).await.map(drop)
             }
             Self::AllRegister { image, kernel, ramdisk, how } => {
-                let kernel = old_register(cx, &kernel, how.read(ImageKind::Kernel, &kernel)?).await?;
-                let ramdisk = old_register(cx, &ramdisk, how.read(ImageKind::Ramdisk, &ramdisk)?).await?;
-                let new = how.read(ImageKind::Machine, &image)?;
-                let linked = NewImage { kernel: Some(kernel), ramdisk: Some(ramdisk), ..new };
-                old_register(cx, &image, linked).await.map(drop)
+                let mut made = Vec::new();
+                let done = all_register(cx, [&kernel, &ramdisk, &image], &how, &mut made).await;
+                if done.is_err() {
+                    take_back(cx, &made).await;
+                }
+                done
             }
         }
     }
@@ -193,7 +197,7 @@ impl Register {
             owner: parse(&self.owner)?,
             name: name(self.name.as_ref(), &self.path),
             description: self.description,
-            location: self.path.display().to_string(),
+            location: absolute(&self.path)?.display().to_string(),
             is_public: self.public,
             architecture: self.arch,
             format,
@@ -211,7 +215,7 @@ impl OldHow {
             owner: parse(&self.owner)?,
             name: name(self.name.as_ref(), path),
             description: String::new(),
-            location: path.display().to_string(),
+            location: absolute(path)?.display().to_string(),
             is_public: self.is_public.to_uppercase().starts_with('T'),
             architecture: self.architecture.clone(),
             format: DiskFormat::Raw,
@@ -241,6 +245,33 @@ async fn old_register(cx: &mut Context<'_, '_>, path: &Path, new: NewImage) -> a
     Ok(id)
 }
 
+/// Registers kernel, ramdisk and disk; `made` tells how far that came.
+async fn all_register(
+    cx: &mut Context<'_, '_>,
+    [kernel, ramdisk, disk]: [&Path; 3],
+    how: &OldHow,
+    made: &mut Vec<ImageId>,
+) -> anyhow::Result<()> {
+    for (kind, path) in [(ImageKind::Kernel, kernel), (ImageKind::Ramdisk, ramdisk)] {
+        made.push(old_register(cx, path, how.read(kind, path)?).await?);
+    }
+    let new = how.read(ImageKind::Machine, disk)?;
+    let linked = NewImage { kernel: made.first().copied(), ramdisk: made.last().copied(), ..new };
+    old_register(cx, disk, linked).await.map(drop)
+}
+
+/// Deregisters what was made for a disk that then could not be registered.
+async fn take_back(cx: &mut Context<'_, '_>, made: &[ImageId]) {
+    for id in made {
+        match delete(cx, *id).await {
+            Ok(()) => cx.note(format_args!("Took {id} back.")),
+            Err(error) => {
+                cx.note(format_args!("{id} stays registered ({error:#}); run nova-manage image delete {id}"));
+            }
+        }
+    }
+}
+
 /// The row comes first and says `pending`; it becomes `available` once the file is checked, hashed and on the disk.
 async fn register(cx: &mut Context<'_, '_>, path: &Path, new: NewImage) -> anyhow::Result<ImageId> {
     check(cx, &new).await?;
@@ -248,7 +279,10 @@ async fn register(cx: &mut Context<'_, '_>, path: &Path, new: NewImage) -> anyho
     if !source.metadata()?.is_file() {
         bail!("{} is not a file", path.display());
     }
-    let id = images::register(&mut cx.db.write().await?, &new).await?;
+    let id = match images::register(&mut cx.db.write().await?, &new).await {
+        Err(ImageError::LocationTaken(_)) => return Err(taken(cx, &new).await?),
+        other => other?,
+    };
     let store = ImageStore::new(&cx.config.images.images_path);
     match store.put(id, new.format, &mut source) {
         Ok(StoredImage { sha256, size_bytes, virtual_size_bytes }) => {
@@ -262,6 +296,14 @@ async fn register(cx: &mut Context<'_, '_>, path: &Path, new: NewImage) -> anyho
             Err(anyhow::Error::from(refused).context(format!("registering {}", path.display())))
         }
     }
+}
+
+/// Says which image has the place of a new one.
+async fn taken(cx: &mut Context<'_, '_>, new: &NewImage) -> anyhow::Result<anyhow::Error> {
+    let images = images::list(&mut cx.db.read().await?, None).await?;
+    let there = images.into_iter().find(|image| image.location == new.location && image.owner == new.owner);
+    let there = there.map(|image| image.id.to_string()).unwrap_or_default();
+    Ok(anyhow!("{} is registered already, as {there}; nova-manage image delete {there} makes room", new.location))
 }
 
 /// An image that could not be stored leaves no row that seems to be on its way.
@@ -286,6 +328,11 @@ async fn check(cx: &mut Context<'_, '_>, new: &NewImage) -> anyhow::Result<()> {
         let found = images::get_any(&mut cx.db.read().await?, id).await?;
         if id.kind() != kind || found.is_none_or(|i| i.state != ImageState::Available) {
             bail!("no {} {id}; nova-manage image list shows all", kind.as_str());
+        }
+    }
+    for (what, text) in [("name", &new.name), ("description", &new.description)] {
+        if text.chars().any(char::is_control) || text.chars().count() > MOST_TEXT {
+            bail!("the {what} of an image has at most {MOST_TEXT} characters, and no control characters");
         }
     }
     if !matches!(new.architecture.as_str(), "x86_64" | "i386" | "arm64") {
