@@ -10,7 +10,7 @@ use nova_bus::Bus;
 use nova_config::{ComputeConfig, ComputeFlags, ConnectionType, HypervisorChoice, LibvirtType};
 use nova_db::Db;
 use nova_hypervisor::simulated::{self, Delays};
-use nova_hypervisor::{Choice, CloudId, GuestKind, Kind, Options, Want, choose};
+use nova_hypervisor::{Choice, ChooseError, CloudId, GuestKind, Kind, Options, Want, choose};
 use nova_images::ImageStore;
 use nova_link::guests::KernelGuestFirewall;
 use nova_link::links::KernelLinks;
@@ -46,6 +46,9 @@ pub enum PrepareError {
         #[source]
         source: io::Error,
     },
+    /// There is nothing to run guests on.
+    #[error(transparent)]
+    Choose(ChooseError),
 }
 
 /// Chooses the hypervisor and makes the parts. Takes seconds where KVM is there and does not work: do not keep other
@@ -64,9 +67,10 @@ pub async fn prepare(
     fs::create_dir_all(folder).map_err(|source| PrepareError::File { path: folder.clone(), source })?;
     let runner: Arc<dyn Runner> = Arc::new(Host);
     let options = options(flags, cloud_id(folder)?);
-    let Choice { hypervisor, kind, .. } = choose(options, Arc::clone(&runner))
-        .await
-        .map_err(|source| PrepareError::File { path: guests_file(folder), source })?;
+    let Choice { hypervisor, kind, .. } = choose(options, Arc::clone(&runner)).await.map_err(|error| match error {
+        ChooseError::Simulated(source) => PrepareError::File { path: guests_file(folder), source },
+        error @ ChooseError::Helper(_) => PrepareError::Choose(error),
+    })?;
     let simulated = kind == Kind::Simulated;
     let real = (!simulated).then(|| Real {
         firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), flags.allow_project_net_traffic)),
