@@ -1,5 +1,7 @@
 //! What a flag's text must be beyond what its type says.
 
+use std::collections::BTreeSet;
+
 use nova_types::flavor::{FLAVORS, Flavor};
 use nova_types::net::is_interface_name;
 
@@ -7,11 +9,13 @@ type Rule = fn(&str) -> Result<(), String>;
 
 /// The flags that have a rule of their own.
 const RULES: &[(&str, Rule)] = &[
+    ("allowed_roles", |text| same_list(text, "cloudadmin,itsec,sysadmin,netadmin,developer")),
     ("default_instance_type", flavor),
     ("ec2_path", path),
     ("ec2_scheme", scheme),
     ("flat_interface", interface_or_none),
     ("flat_network_bridge", interface),
+    ("global_roles", |text| same_list(text, "cloudadmin,itsec")),
     ("network_size", at_least_one),
     ("num_networks", at_least_one),
     ("periodic_interval", at_least_one),
@@ -19,6 +23,7 @@ const RULES: &[(&str, Rule)] = &[
     ("report_interval", at_least_one),
     ("service_down_time", at_least_one),
     ("sql_pool_size", at_least_one),
+    ("superuser_roles", |text| same_list(text, "cloudadmin")),
     ("vlan_interface", interface),
 ];
 
@@ -37,6 +42,12 @@ fn at_least_one(text: &str) -> Result<(), String> {
 fn flavor(text: &str) -> Result<(), String> {
     let names = || FLAVORS.map(|flavor| flavor.name).join(", ");
     if Flavor::named(text).is_some() { Ok(()) } else { Err(format!("expected one of {}", names())) }
+}
+
+/// What roles mean is not a setting here. Who sets it otherwise must not believe that it was.
+fn same_list(text: &str, wanted: &str) -> Result<(), String> {
+    let items = |text: &str| text.split(',').map(|item| item.trim().to_owned()).collect::<BTreeSet<_>>();
+    if items(text) == items(wanted) { Ok(()) } else { Err(format!("expected {wanted}: the roles are fixed")) }
 }
 
 fn path(text: &str) -> Result<(), String> {

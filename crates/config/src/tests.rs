@@ -199,6 +199,13 @@ fn what_is_wrong_in_a_file_is_told_with_its_line() {
                 "--default_instance_type=m9.huge (/nova.conf:1): expected one of m1.tiny, m1.small, m1.medium, m1.large, m1.xlarge"
             ],
         ),
+        ("--superuser_roles=", expect!["--superuser_roles= (/nova.conf:1): expected cloudadmin: the roles are fixed"]),
+        (
+            "--allowed_roles=sysadmin",
+            expect![
+                "--allowed_roles=sysadmin (/nova.conf:1): expected cloudadmin,itsec,sysadmin,netadmin,developer: the roles are fixed"
+            ],
+        ),
         ("--ec2_scheme=ftp", expect!["--ec2_scheme=ftp (/nova.conf:1): expected http or https"]),
         ("--ec2_path=services", expect!["--ec2_path=services (/nova.conf:1): expected a path that begins with /"]),
         (
