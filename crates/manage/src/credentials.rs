@@ -6,9 +6,11 @@ use anyhow::{Context as _, bail};
 use nova_config::EndpointFlags;
 use nova_db::{accounts, certificates};
 use nova_identity::{
-    AccessKey, Authority, Credentials, Endpoint, Secret, ZipNames, credentials_zip, fill_subject, novarc, write_private,
+    AccessKey, Authority, Credentials, Endpoint, Revoked, Secret, ZipNames, credentials_zip, fill_subject, novarc,
+    write_private,
 };
 use nova_types::account::{Project, User};
+use nova_types::{ProjectId, UserId};
 use time::macros::format_description;
 
 use crate::context::{Context, absolute, parse};
@@ -29,6 +31,27 @@ pub(crate) async fn environment(cx: &mut Context<'_, '_>, member: &Member, file:
     let text = novarc(&owner.credentials(flags, (&flags.ec2_dmz_host, &flags.s3_dmz), REGION, &names, &file));
     write_private(&file, text.as_bytes())?;
     cx.note(format_args!("Wrote {}; source it.", file.display()));
+    Ok(())
+}
+
+/// Revokes the certificates of a user. The rows come first: the list is made from them, so doing it again mends what a crash
+/// between the two left.
+pub(crate) async fn revoke(cx: &mut Context<'_, '_>, user: &UserId, project: Option<&ProjectId>) -> anyhow::Result<()> {
+    user::existing(cx, user).await?;
+    let mut conn = cx.db.write().await?;
+    let good = match project {
+        Some(project) => certificates::of_user_and_project(&mut conn, user, project).await?,
+        None => certificates::of_user(&mut conn, user).await?,
+    };
+    for certificate in &good {
+        certificates::delete(&mut conn, certificate.id).await?;
+    }
+    let revoked = certificates::revoked(&mut conn).await?;
+    drop(conn);
+    let now = cx.surface.clock.now();
+    let revoked: Vec<Revoked> = revoked.into_iter().map(|(file, at)| Revoked { file: file.into(), at }).collect();
+    Authority::open_or_create(&cx.ca_files(), now)?.revoke(&revoked, now)?;
+    cx.note(format_args!("Revoked {} certificates of {user}.", good.len()));
     Ok(())
 }
 
