@@ -21,6 +21,7 @@ mod open;
 pub mod quotas;
 mod row;
 pub mod security_groups;
+pub mod service_keys;
 pub mod services;
 mod transaction;
 mod value;
