@@ -177,11 +177,17 @@ async fn what_is_not_there_is_told_at_once_and_what_does_not_answer_after_some_t
     assert_eq!(refused.to_string(), format!("{} has no image ami-0000000a", store.remote().url()));
     assert_eq!(store.requests().len(), 1);
 
-    for does in [Does::Status(503), Does::Status(403), Does::Status(302), Does::SayNothing] {
-        let store = this.store(vec![does.clone(); 20]).await;
-        let refused = this.fetch(&store.remote()).await.unwrap_err();
-        assert!(matches!(refused, FetchError::Away { progressed: false, .. }), "{does:?} {refused:?}");
-        assert_eq!(store.requests().len(), 4);
+    let cases = [Does::Status(503), Does::Status(403), Does::Status(302), Does::SayNothing].map(|does| {
+        tokio::spawn(async {
+            let this = Fetched::new();
+            let store = this.store(vec![does.clone(); 20]).await;
+            let refused = this.fetch(&store.remote()).await.unwrap_err();
+            assert!(matches!(refused, FetchError::Away { progressed: false, .. }), "{does:?} {refused:?}");
+            assert_eq!(store.requests().len(), 4);
+        })
+    });
+    for case in cases {
+        case.await.unwrap();
     }
     let store = this.store(vec![Does::CutBefore(10); 20]).await;
     let refused = this.fetch(&store.remote()).await.unwrap_err();
