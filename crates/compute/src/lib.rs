@@ -22,6 +22,7 @@ mod reboot;
 mod resources;
 mod run_instance;
 mod seed;
+mod source;
 mod start;
 mod steps;
 mod stop;
@@ -39,7 +40,6 @@ use std::time::Duration;
 use nova_bus::{Bus, BusError, Subscription};
 use nova_db::Db;
 use nova_hypervisor::Hypervisor;
-use nova_images::ImageStore;
 use nova_link::guests::GuestFirewall;
 use nova_link::links::Links;
 use nova_run::Runner;
@@ -84,7 +84,7 @@ pub struct Real {
     /// The bridges they are on.
     pub links: Arc<dyn Links>,
     /// Where images are fetched from.
-    pub images: ImageStore,
+    pub images: ImageSource,
     /// Flag `--instances_path`.
     pub instances_path: PathBuf,
     /// Asks the host how much disk it has.
@@ -127,6 +127,7 @@ pub struct Settings {
 }
 
 pub use resources::Capacity;
+pub use source::ImageSource;
 
 /// Why the daemon ended although it was not told to.
 #[derive(Debug, thiserror::Error)]
