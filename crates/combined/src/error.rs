@@ -28,6 +28,9 @@ pub enum CombinedError {
         #[source]
         source: io::Error,
     },
+    /// The object store's port.
+    #[error(transparent)]
+    Objectstore(#[from] nova_objectstore::ObjectstoreError),
     /// The key that opens users' secrets.
     #[error("cannot open users' secrets (--secret_key_file)")]
     Secrets(#[source] nova_identity::SecretBoxError),

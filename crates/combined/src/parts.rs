@@ -65,6 +65,19 @@ pub(crate) async fn spawn_api(
     Ok(())
 }
 
+pub(crate) async fn spawn_objectstore(
+    daemon: &mut Daemon,
+    config: &CombinedConfig,
+    around: &Surroundings,
+) -> Result<(), CombinedError> {
+    let listener = nova_objectstore::listen(&config.objectstore).await?;
+    let Surroundings { db, clock, .. } = around.clone();
+    let config = config.objectstore_config();
+    let parts = nova_objectstore::Parts { db, clock, config, listener, ready: daemon.expect() };
+    daemon.spawn("nova-objectstore", nova_objectstore::run(parts, daemon.stop()));
+    Ok(())
+}
+
 pub(crate) fn spawn_scheduler(daemon: &mut Daemon, config: &CombinedConfig, around: &Surroundings) {
     let Surroundings { db, bus, .. } = around.clone();
     let parts = nova_scheduler::Parts { db, bus, config: config.scheduler_config(), ready: daemon.expect() };
