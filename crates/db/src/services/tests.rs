@@ -58,7 +58,8 @@ async fn a_name_belongs_to_one_installation_until_its_lease_is_over() {
         enter(db, &one).await.unwrap();
         enter(db, &one).await.expect("after a crash the same installation goes on at once");
         let refused = enter(db, &other).await.unwrap_err();
-        let seconds = refused.strip_prefix("another nova-compute works as host h1; if it is gone, its name is free in ");
+        let seconds =
+            refused.strip_prefix("another nova-compute works as host h1; if it is gone, its name is free in ");
         let seconds: u32 = seconds.and_then(|rest| rest.strip_suffix(" s")).expect(&refused).parse().unwrap();
         assert!((25..=30).contains(&seconds), "{refused}");
         let mut conn = db.write().await.unwrap();
