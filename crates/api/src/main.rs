@@ -31,6 +31,7 @@ async fn run(began: Instant) -> Result<(), Failure> {
     let db = nova_service::open_database(&config.database).await?;
     daemon.watch_database(&db);
     let bus = nova_service::open_bus(&config.bus);
+    daemon.watch_bus(&bus);
     let parts = nova_api::prepare(config, db, bus, Arc::new(SystemClock), daemon.expect()).await?;
     daemon.spawn(NAME, nova_api::run(parts, daemon.stop()));
     Ok(daemon.run().await?)

@@ -33,6 +33,7 @@ async fn run(began: Instant) -> Result<(), Failure> {
     let db = nova_service::open_database(&config.database).await?;
     daemon.watch_database(&db);
     let bus = nova_service::open_bus(&config.bus);
+    daemon.watch_bus(&bus);
     let wiring = Wiring { config, db, bus, clock: Arc::new(SystemClock), ready: daemon.expect() };
     daemon.spawn(NAME, nova_compute::start(wiring, daemon.stop(), |_| {}));
     Ok(daemon.run().await?)

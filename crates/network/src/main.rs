@@ -33,6 +33,7 @@ async fn run(began: Instant) -> Result<(), Failure> {
     let db = nova_service::open_database(&config.database).await?;
     daemon.watch_database(&db);
     let bus = nova_service::open_bus(&config.bus);
+    daemon.watch_bus(&bus);
     let parts = nova_network::Parts { config, flag_file, db, bus, machine, ready: daemon.expect() };
     daemon.spawn(NAME, nova_network::run(parts, daemon.stop()));
     Ok(daemon.run().await?)

@@ -20,6 +20,7 @@ async fn run(began: Instant) -> Result<(), ServiceError> {
     let db = nova_service::open_database(&config.database).await?;
     daemon.watch_database(&db);
     let bus = nova_service::open_bus(&config.bus);
+    daemon.watch_bus(&bus);
     let parts = nova_scheduler::Parts { db, bus, config, ready: daemon.expect() };
     daemon.spawn(NAME, nova_scheduler::run(parts, daemon.stop()));
     daemon.run().await

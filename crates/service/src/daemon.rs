@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use nova_bus::Bus;
 use nova_config::{CommonFlags, Warning};
 use nova_db::{Db, DbError};
 use tokio::task::JoinSet;
@@ -90,6 +91,15 @@ impl Daemon {
                 db.read().await?.now().await?;
                 Ok::<(), DbError>(())
             }
+        });
+    }
+
+    /// Lets `/healthz` say so while the broker cannot be reached.
+    pub fn watch_bus(&self, bus: &Arc<dyn Bus>) {
+        let bus = Arc::clone(bus);
+        self.watch("broker", move || {
+            let bus = Arc::clone(&bus);
+            async move { bus.reachable().await }
         });
     }
 

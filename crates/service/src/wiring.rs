@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nova_bus::{Bus, InProcess};
+use nova_bus::{Bus, RabbitMq, RabbitOptions};
 use nova_config::{BusFlags, DatabaseFlags};
 use nova_db::{Db, DbError, Options};
 use tracing::{info, warn};
@@ -31,9 +31,9 @@ pub async fn open_database(flags: &DatabaseFlags) -> Result<Db, ServiceError> {
     Ok(db)
 }
 
-/// Opens the bus between processes. The broker need not be there.
-pub fn open_bus(_flags: &BusFlags) -> Arc<dyn Bus> {
-    Arc::new(InProcess::new())
+/// Opens the bus between processes. The broker need not be there. Must be called within a Tokio runtime.
+pub fn open_bus(flags: &BusFlags) -> Arc<dyn Bus> {
+    Arc::new(RabbitMq::open(RabbitOptions::of(flags)))
 }
 
 /// Waits until the database is there and has this program's schema; says once what it waits for. Changing the schema of a
