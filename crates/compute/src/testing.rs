@@ -90,6 +90,7 @@ impl Bench {
                 },
                 instances_path: self.instances_path(),
                 runner: Arc::new(Script::new()),
+                uplink: None,
             }),
             settings: settings(),
             ready: Ready::default(),
