@@ -234,6 +234,8 @@ pub(crate) fn host_name() -> HostName {
 fn settings() -> Settings {
     Settings {
         zone: "nova".to_owned(),
+        holder: nova_service::Holder::named("bench"),
+        one_of_many: false,
         tick: TICK,
         converge: TICK,
         report: Duration::from_secs(10),

@@ -45,8 +45,8 @@ pub struct Membership {
 #[derive(Debug, thiserror::Error)]
 pub enum TenureError {
     /// Another works under its name.
-    #[error("refused by the database")]
-    Refused(#[source] ClaimError),
+    #[error(transparent)]
+    Refused(ClaimError),
     /// Another took over its name while it could not report.
     #[error("this daemon was silent for too long")]
     TakenOver(#[source] ClaimError),
