@@ -36,6 +36,9 @@ use send::{Fate, PATIENCE, Parcel, Sender, unavailable};
 
 pub use options::RabbitOptions;
 
+/// The longest deadline of a call; what is longer ends then.
+const LONGEST_CALL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A bus over RabbitMQ. Clones are the same bus, which ends with the last of them and of its consumers and deliveries.
 #[derive(Clone, Debug)]
 pub struct RabbitMq {
@@ -77,8 +80,8 @@ impl RabbitMq {
     }
 
     /// Sends a message to `to`, and says in the bus's words what became of it.
-    async fn send(&self, to: &Address, parcel: &Parcel, body: &[u8], deadline: Instant) -> Result<(), BusError> {
-        match self.shared.sender.hand_over(parcel, body, deadline).await? {
+    async fn send(&self, to: &Address, parcel: &Parcel, body: &[u8]) -> Result<(), BusError> {
+        match self.shared.sender.hand_over(parcel, body).await? {
             Fate::Taken => Ok(()),
             Fate::Unroutable => Err(BusError::Unroutable(to.to_string())),
             Fate::Refused => Err(BusError::Full(to.to_string())),
@@ -97,7 +100,7 @@ impl RabbitMq {
         parcel.properties = (parcel.properties.with_reply_to(queue))
             .with_correlation_id(names::short(&id.to_string()).map_err(unavailable)?)
             .with_expiration(left.to_string().into());
-        self.send(to, &parcel, &body, until).await?;
+        self.send(to, &parcel, &body).await?;
         waiting.answer().await.ok_or_else(|| unavailable("the connection was lost before the answer came"))
     }
 }
@@ -105,11 +108,11 @@ impl RabbitMq {
 #[async_trait]
 impl Bus for RabbitMq {
     async fn publish(&self, to: &Address, body: Bytes) -> Result<(), BusError> {
-        self.send(to, &Parcel::to(to, &self.shared.options), &body, Instant::now() + PATIENCE).await
+        self.send(to, &Parcel::to(to, &self.shared.options), &body).await
     }
 
     async fn call(&self, to: &Address, id: &MessageId, body: Bytes, deadline: Duration) -> Result<Bytes, BusError> {
-        let until = Instant::now() + deadline;
+        let until = Instant::now() + deadline.min(LONGEST_CALL);
         let answer = tokio::time::timeout_at(until, self.ask(to, id, body, until)).await;
         answer.unwrap_or_else(|_| Err(BusError::TimedOut { to: to.to_string(), deadline }))
     }
@@ -121,7 +124,7 @@ impl Bus for RabbitMq {
             BasicProperties::default().with_content_type("application/json".into()).with_correlation_id(id);
         let parcel = Parcel::into_queue(&queue, properties);
         // A queue that is gone, or full, is that of a caller who takes no answers any more.
-        self.shared.sender.hand_over(&parcel, &body, Instant::now() + PATIENCE).await.map(drop)
+        self.shared.sender.hand_over(&parcel, &body).await.map(drop)
     }
 
     async fn consume(&self, wanted: &Subscription) -> Result<Box<dyn Consumer>, BusError> {

@@ -88,20 +88,17 @@ impl Sender {
         Self { options, line, turns: Semaphore::new(AT_ONCE) }
     }
 
-    /// Sends a message and waits for the broker's word, until `deadline` and never longer than [`PATIENCE`].
-    pub(crate) async fn hand_over(&self, parcel: &Parcel, body: &[u8], deadline: Instant) -> Result<Fate, BusError> {
-        let patience = Instant::now() + PATIENCE;
-        let until = deadline.min(patience);
+    /// Sends a message and waits for the broker's word, never longer than [`PATIENCE`].
+    pub(crate) async fn hand_over(&self, parcel: &Parcel, body: &[u8]) -> Result<Fate, BusError> {
+        let until = Instant::now() + PATIENCE;
         let link = self.line.to_send(until).await?;
         let work = async {
             let turn = tokio::time::timeout_at(until, self.turns.acquire()).await.map_err(unavailable)?;
             // The semaphore is never closed.
             let _turn = turn.map_err(unavailable)?;
             let Ok(fate) = tokio::time::timeout_at(until, self.over(&link, parcel, body)).await else {
-                if until == patience {
-                    // A broker that says nothing for so long is as good as away, and who sends next is told at once.
-                    link.cut();
-                }
+                // A broker that says nothing for so long is as good as away, and who sends next is told at once.
+                link.cut();
                 return Err(unavailable("it did not confirm the message in time"));
             };
             fate.map_err(|error| {
