@@ -57,8 +57,6 @@ use host::Host;
 const BINARY: &str = "nova-compute";
 /// How many messages are looked at at once; each costs next to nothing.
 const PREFETCH: u16 = 64;
-/// How long after another the next of many hosts begins.
-const BETWEEN_HOSTS: Duration = Duration::from_millis(5);
 
 /// What the daemon is made of.
 #[derive(Debug)]
@@ -187,11 +185,7 @@ pub async fn run_all(parts: Vec<Parts>, stop: Stop) -> Result<(), ComputeError> 
     let Some(tenure) = nova_service::enter(membership, &ready, &stop).await? else { return Ok(()) };
     let hosts: Vec<Arc<Host>> = parts.into_iter().map(|parts| Arc::new(Host::new(parts))).collect();
     let work = async {
-        let hosting = join_all(hosts.iter().zip(0..).map(async |(host, number)| {
-            // A thousand that ask the broker for their queues at once would all ask in vain.
-            tokio::time::sleep(BETWEEN_HOSTS * number).await;
-            one(host, &bus, &stop).await
-        }));
+        let hosting = join_all(hosts.iter().map(|host| one(host, &bus, &stop)));
         let (hosted, (), (), ()) = tokio::join!(
             biased;
             hosting,
