@@ -82,7 +82,7 @@ async fn instances_leave_their_host_with_their_addresses_and_without_its_capacit
         let first = world.evacuate(2).await;
         assert_eq!(first.anew, [building, running]);
         let rest = world.evacuate(100).await;
-        assert_eq!((rest.stopped, rest.ending), (vec![stopped, stopping], vec![failed, ending]));
+        assert_eq!((rest.stopped, rest.ending), (vec![stopped, stopping], vec![ending, failed]));
         assert_eq!(world.evacuate(100).await, Evacuated::default());
 
         assert_eq!(world.state(running).await, "pending/scheduling");
