@@ -20,6 +20,7 @@ use crate::disks::Disks;
 use crate::groups::Groups;
 use crate::ledger::Ledger;
 use crate::problem::Problem;
+use crate::source::Source;
 use crate::{Parts, Settings};
 
 /// A network's row hardly ever changes.
@@ -52,6 +53,7 @@ pub(crate) struct RealHost {
     pub(crate) instances_path: PathBuf,
     pub(crate) boot: BootMark,
     pub(crate) runner: Arc<dyn Runner>,
+    pub(crate) uplink: Option<String>,
 }
 
 impl Host {
@@ -61,10 +63,15 @@ impl Host {
         let real = real.map(|real| RealHost {
             groups: Groups::new(db.clone(), name.clone(), real.firewall),
             links: real.links,
-            disks: Disks::new(real.images, &real.instances_path, &settings),
+            disks: Disks::new(
+                Source::new(real.images, &real.instances_path, Arc::clone(&clock)),
+                &real.instances_path,
+                &settings,
+            ),
             boot: BootMark::new(&real.instances_path),
             instances_path: real.instances_path,
             runner: real.runner,
+            uplink: real.uplink,
         });
         let ledger = Ledger::open(db.clone(), settings.quarantine_seconds);
         let (builds, quiet) = (Semaphore::new(settings.builds.max(1)), Semaphore::new(settings.quiet.max(1)));

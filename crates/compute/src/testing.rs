@@ -24,7 +24,7 @@ use nova_types::state::{Event, Task};
 use nova_types::{Clock, HostName, ImageId, ImageKind, InstanceId, NetworkId, ProjectId, SecurityGroupId};
 
 use crate::host::Host;
-use crate::{Capacity, Parts, Real, Settings};
+use crate::{Capacity, ImageSource, Parts, Real, Settings};
 
 const TICK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -83,9 +83,14 @@ impl Bench {
             real: Some(Real {
                 firewall: Arc::<FakeGuestFirewall>::clone(&self.firewall),
                 links: Arc::new(FakeLinks::default()),
-                images: ImageStore::new(self.folder.path().join("images")),
+                images: ImageSource {
+                    local: ImageStore::new(self.folder.path().join("images")),
+                    remote: None,
+                    patience: PATIENCE,
+                },
                 instances_path: self.instances_path(),
                 runner: Arc::new(Script::new()),
+                uplink: None,
             }),
             settings: settings(),
             ready: Ready::default(),
@@ -233,6 +238,8 @@ pub(crate) fn host_name() -> HostName {
 fn settings() -> Settings {
     Settings {
         zone: "nova".to_owned(),
+        holder: nova_service::Holder::named("bench"),
+        one_of_many: false,
         tick: TICK,
         converge: TICK,
         report: Duration::from_secs(10),
@@ -241,7 +248,7 @@ fn settings() -> Settings {
         quiet: 4,
         stop_grace: Duration::ZERO,
         reboot_grace: Duration::ZERO,
-        stranger_grace: Duration::from_millis(100),
+        stranger_grace: Duration::from_millis(400),
         quarantine_seconds: 0,
         minimum_root_bytes: 1 << 20,
         seed_disk: false,

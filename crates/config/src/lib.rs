@@ -13,6 +13,7 @@
 //! ```
 
 mod binaries;
+mod brokers;
 mod choices;
 mod command_line;
 mod database_url;
@@ -27,14 +28,15 @@ mod value;
 
 pub use binaries::{
     ApiConfig, CombinedConfig, ComputeConfig, Config, DhcpbridgeConfig, Loaded, ManageConfig, NetworkConfig,
-    SchedulerConfig, load_or_exit,
+    ObjectstoreConfig, SchedulerConfig, load_or_exit,
 };
-pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, Region};
+pub use brokers::{Broker, Brokers};
+pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, QuorumQueues, Region};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use error::{ConfigError, Origin, Warning};
 pub use groups::{
     ApiFlags, BusFlags, CommonFlags, ComputeFlags, DatabaseFlags, DhcpbridgeFlags, EndpointFlags, IdentityFlags,
-    ImageFlags, NetworkFlags, SchedulerFlags,
+    ImageFlags, NetworkFlags, ObjectstoreFlags, SchedulerFlags,
 };
 pub use surroundings::Surroundings;
 pub use value::Password;

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use nova_types::network::ManagerKind;
 use nova_types::{HostName, Vlan, net};
 
-use crate::{ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, Region, choices};
+use crate::{Brokers, ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, QuorumQueues, Region, choices};
 
 /// How a flag is written on a command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +177,8 @@ explained! {
     ConnectionType, "NAME", str::parse::<ConnectionType>;
     HypervisorChoice, "NAME", str::parse::<HypervisorChoice>;
     LibvirtType, "NAME", str::parse::<LibvirtType>;
+    Brokers, "HOSTS", str::parse::<Brokers>;
+    QuorumQueues, "CHOICE", str::parse::<QuorumQueues>;
 }
 
 impl FromFlag for DatabaseUrl {
