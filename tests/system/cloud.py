@@ -89,7 +89,7 @@ class Cloud:
     def url(self):
         return f"http://{self.address}:{self.port}/services/Cloud"
 
-    def create(self):
+    def create(self, network=("10.44.0.0/24", "1", "256")):
         """What an administrator does once: schema, user, project, network."""
         self.state.mkdir()
         self.conf.write_text("".join(f"{flag}\n" for flag in self.flags))
@@ -98,7 +98,7 @@ class Cloud:
         self.access = re.search(r"EC2_ACCESS_KEY=(\S+)", keys)[1]
         self.secret = re.search(r"EC2_SECRET_KEY=(\S+)", keys)[1]
         self.manage("project", "create", PROJECT, USER)
-        self.manage("network", "create", "10.44.0.0/24", "1", "256")
+        self.manage("network", "create", *network)
 
     def add_image(self, guest):
         """Registers kernel, ramdisk and disk; keeps the id of the machine image."""

@@ -1,4 +1,4 @@
-"""Fixtures: one cloud with real guests that most tests share, and clouds of simulated guests that tests may break."""
+"""Fixtures: one cloud with real guests that most tests share, clouds of simulated guests that tests may break, and servers."""
 
 import os
 import subprocess
@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from cloud import Cloud
+from servers import MariaDB, PostgreSQL, RabbitMQ
 from wait import eventually
+
+# What five daemons lean on; nova-combined brings its own.
+ENGINES = ["mariadb", "postgresql"]
 
 
 def pytest_configure(config):
@@ -63,6 +67,35 @@ def simulated(logs, tmp_path, request):
     cloud.create()
     yield cloud
     cloud.stop()
+
+
+class Servers:
+    """Servers of the test host, each started when the first test asks for it; the tests share them."""
+
+    KINDS = {"mariadb": MariaDB, "postgresql": PostgreSQL, "rabbitmq": RabbitMQ}
+
+    def __init__(self, logs):
+        self.logs, self.started = logs, {}
+
+    def __getitem__(self, name):
+        if name not in self.started:
+            # Not below the tests' own folders, into which only root may look.
+            server = self.KINDS[name](f"/run/servers/{name}", self.logs / f"{name}.log")
+            server.start()
+            self.started[name] = server
+        return self.started[name]
+
+    def of(self, engine):
+        """What a cloud on this engine is given: a database and a broker, or nothing."""
+        return {} if engine == "combined" else {"database": self[engine], "broker": None if os.environ.get("TRY") else self["rabbitmq"]}
+
+
+@pytest.fixture(scope="session")
+def servers(logs):
+    servers = Servers(logs)
+    yield servers
+    for server in servers.started.values():
+        server.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -17,9 +17,9 @@ NOBODY = 65534
 VIRTUAL_HOSTS = 16
 
 
-def free_port(address="127.0.0.1"):
+def free_port():
     with socket.socket() as probe:
-        probe.bind((address, 0))
+        probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
@@ -30,17 +30,16 @@ def listens(address, port):
 
 
 class Server:
-    """A server that keeps its data in a folder, so that it can be killed and started again."""
+    """A server that keeps its data in a folder, so that it can be killed and started again. It listens on all addresses of its host."""
 
     name = None
     ready_within = 60
 
-    def __init__(self, folder, log, address="127.0.0.1"):
+    def __init__(self, folder, log):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True)
         self.log = log
-        self.address = address
-        self.port = free_port(address)
+        self.port = free_port()
         self.process = None
         self.install()
 
@@ -62,7 +61,7 @@ class Server:
 
     def answers(self):
         assert self.process.poll() is None, f"{self.name} ended with status {self.process.returncode}; see {self.log}"
-        return listens(self.address, self.port)
+        return listens("127.0.0.1", self.port)
 
     def start(self):
         """Starts the server and waits until it answers; returns how many seconds that took."""
@@ -110,15 +109,15 @@ class MariaDB(Server):
     def command(self):
         return [
             "mariadbd", "--no-defaults", "--user=root", f"--datadir={self.folder}/data", f"--socket={self.folder}/s",
-            f"--pid-file={self.folder}/pid", f"--port={self.port}", f"--bind-address={self.address}", "--skip-name-resolve",
+            f"--pid-file={self.folder}/pid", f"--port={self.port}", "--skip-name-resolve",
             "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", "--max-connections=500", "--performance-schema=off",
         ]
 
     def connect(self, database=None):
         return pymysql.connect(unix_socket=f"{self.folder}/s", user="root", database=database, autocommit=True, connect_timeout=5)
 
-    def url(self, database):
-        return f"mysql://nova:nova@{self.address}:{self.port}/{database}"
+    def url(self, database, address="127.0.0.1"):
+        return f"mysql://nova:nova@{address}:{self.port}/{database}"
 
     def create(self, database):
         with self.connect() as db, db.cursor() as cursor:
@@ -142,6 +141,8 @@ class PostgreSQL(Server):
         os.chown(self.folder, NOBODY, NOBODY)
         words = ["--no-sync", "--auth=trust", "--username=nova", "-E", "UTF8", "--locale=C"]
         succeed(*self.program("initdb"), *words, "-D", f"{self.folder}/data", cwd=self.folder)
+        with open(self.folder / "data" / "pg_hba.conf", "a") as rules:
+            rules.write("host all all 0.0.0.0/0 trust\n")
 
     @staticmethod
     def program(name):
@@ -151,7 +152,7 @@ class PostgreSQL(Server):
 
     def command(self):
         words = ["-c", f"unix_socket_directories={self.folder}", "-c", "max_connections=300", "-c", "shared_buffers=64MB"]
-        return [*self.program("postgres"), "-D", f"{self.folder}/data", "-h", self.address, "-p", str(self.port), *words]
+        return [*self.program("postgres"), "-D", f"{self.folder}/data", "-h", "0.0.0.0", "-p", str(self.port), *words]
 
     def connect(self, database="postgres"):
         return psycopg.connect(host=str(self.folder), port=self.port, user="nova", dbname=database, autocommit=True, connect_timeout=5)
@@ -166,8 +167,8 @@ class PostgreSQL(Server):
             return False
         return True
 
-    def url(self, database):
-        return f"postgresql://nova:nova@{self.address}:{self.port}/{database}"
+    def url(self, database, address="127.0.0.1"):
+        return f"postgresql://nova:nova@{address}:{self.port}/{database}"
 
     def create(self, database):
         with self.connect() as db:
@@ -210,7 +211,7 @@ class RabbitMQ(Server):
             # The start script then becomes the broker, and is not its parent.
             "RUNNING_UNDER_SYSTEMD": "true",
             "RABBITMQ_NODENAME": f"nova{self.port}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": self.address,
+            "RABBITMQ_NODE_IP_ADDRESS": "0.0.0.0",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self.distribution),
             "ERL_EPMD_PORT": str(self.epmd),
@@ -233,8 +234,8 @@ class RabbitMQ(Server):
         """One that no other installation has."""
         return next(self.unused)
 
-    def flags(self, virtual_host):
+    def flags(self, virtual_host, address="127.0.0.1"):
         return [
-            f"--rabbit_host={self.address}", f"--rabbit_port={self.port}", "--rabbit_userid=nova", "--rabbit_password=nova",
+            f"--rabbit_host={address}", f"--rabbit_port={self.port}", "--rabbit_userid=nova", "--rabbit_password=nova",
             f"--rabbit_virtual_host={virtual_host}", "--rabbit_retry_interval=2",
         ]
