@@ -38,7 +38,7 @@ pub trait Bus: Send + Sync + fmt::Debug {
     /// From here on messages to that host are kept, also while nobody listens.
     ///
     /// # Errors
-    /// [`BusError::Unavailable`].
+    /// [`BusError::Unavailable`], which [`serve`](crate::serve) rides out.
     async fn consume(&self, wanted: &Subscription) -> Result<Box<dyn Consumer>, BusError>;
 
     /// Lists the messages set aside, oldest first; the newest thousand are kept.

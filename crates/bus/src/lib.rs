@@ -9,8 +9,11 @@ mod bus;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 mod delivery;
+#[cfg(any(test, feature = "dev"))]
+pub mod dev;
 mod error;
 mod in_process;
+mod rabbit;
 mod send;
 mod serve;
 
@@ -18,4 +21,5 @@ pub use bus::{Bus, Consumer, Subscription};
 pub use delivery::{DeadLetter, Delivery, MAX_DELIVERIES, Settle};
 pub use error::BusError;
 pub use in_process::{Faults, InProcess};
+pub use rabbit::{RabbitMq, RabbitOptions};
 pub use serve::{Handler, serve};

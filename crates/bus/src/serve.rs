@@ -10,11 +10,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::bus::{Bus, Consumer};
+use crate::bus::{Bus, Consumer, Subscription};
 use crate::delivery::Delivery;
 use crate::error::BusError;
 
-/// How long a cast that failed rests before it is handed out again.
+/// How long a cast that failed rests before it is handed out again, and how long passes between tries to listen.
 const REST: Duration = Duration::from_secs(1);
 
 /// What a daemon does with a message.
@@ -32,35 +32,83 @@ pub trait Handler: Send + Sync + 'static {
     async fn handle(&self, call: Self::Call, context: &Context) -> Result<Value, Failure>;
 }
 
-/// Serves messages, as many at once as the subscription's prefetch allows, until `stop`; then finishes those begun.
+/// Listens to `subscription` and serves its messages, as many at once as its prefetch allows, until `stop`; then
+/// finishes those begun. Where the broker is absent, now or later, it tries again for ever.
 ///
 /// # Errors
-/// [`BusError::Unavailable`] when the bus was shut down for good.
+/// Whatever [`Bus::consume`] says that waiting does not mend: all but [`BusError::Unavailable`].
 pub async fn serve<H: Handler>(
     bus: Arc<dyn Bus>,
-    mut consumer: Box<dyn Consumer>,
+    subscription: Subscription,
     handler: Arc<H>,
     stop: CancellationToken,
 ) -> Result<(), BusError> {
     let mut begun = JoinSet::new();
     let ended = loop {
-        tokio::select! {
+        let heard = tokio::select! {
             biased;
             () = stop.cancelled() => break Ok(()),
-            Some(done) = begun.join_next() => report(done),
-            next = consumer.next() => match next {
-                Ok(delivery) => {
-                    begun.spawn(one(Arc::clone(&bus), Arc::clone(&handler), delivery, stop.clone()));
-                }
+            consumer = listen(&*bus, &subscription) => match consumer {
+                Ok(consumer) => hand_out(&bus, consumer, &handler, &mut begun, &stop).await,
                 Err(error) => break Err(error),
             },
+        };
+        match heard {
+            Ok(()) => break Ok(()),
+            Err(error) => {
+                warn!(topic = %subscription.topic, error = %chain(&error), "Listening ended; trying again.");
+                rest(&stop).await;
+            }
         }
     };
-    drop(consumer);
     while let Some(done) = begun.join_next().await {
         report(done);
     }
     ended
+}
+
+/// Tries to listen until it succeeds. The first failure is said, not each.
+async fn listen(bus: &dyn Bus, subscription: &Subscription) -> Result<Box<dyn Consumer>, BusError> {
+    let mut said = false;
+    loop {
+        match bus.consume(subscription).await {
+            Err(error @ BusError::Unavailable(_)) => {
+                if !std::mem::replace(&mut said, true) {
+                    warn!(topic = %subscription.topic, error = %chain(&error), "Cannot listen yet; trying for ever.");
+                }
+                tokio::time::sleep(REST).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Begins the work of each message until `stop`, or until there is nothing to hear any more.
+async fn hand_out<H: Handler>(
+    bus: &Arc<dyn Bus>,
+    mut consumer: Box<dyn Consumer>,
+    handler: &Arc<H>,
+    begun: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<(), BusError> {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            Some(done) = begun.join_next() => report(done),
+            next = consumer.next() => {
+                begun.spawn(one(Arc::clone(bus), Arc::clone(handler), next?, stop.clone()));
+            }
+        }
+    }
+}
+
+/// A pause that a stop cuts short.
+async fn rest(stop: &CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(REST) => {}
+    }
 }
 
 /// A handler that panicked has dropped its delivery, which has thereby gone back.
@@ -89,10 +137,7 @@ async fn one<H: Handler>(bus: Arc<dyn Bus>, handler: Arc<H>, delivery: Delivery,
         (Ok(_), None) => {}
         (Err(failure), None) => {
             warn!(topic = %H::Call::TOPIC, attempt = delivery.attempt(), error = %failure, "A message could not be handled.");
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(REST) => {}
-            }
+            rest(&stop).await;
             return drop(delivery);
         }
     }

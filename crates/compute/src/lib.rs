@@ -131,7 +131,7 @@ pub use resources::Capacity;
 /// Why the daemon ended although it was not told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ComputeError {
-    /// The bus was shut down for good.
+    /// Messages cannot be listened to, and waiting would not mend it.
     #[error("listening to messages")]
     Bus(#[from] BusError),
 }
@@ -141,7 +141,7 @@ pub enum ComputeError {
 /// Database, broker and hypervisor may be absent at any time, also now.
 ///
 /// # Errors
-/// [`ComputeError`] when the bus is gone for good.
+/// [`ComputeError`] when messages can never be listened to.
 pub async fn run(parts: Parts, stop: Stop) -> Result<(), ComputeError> {
     let (bus, ready) = (Arc::clone(&parts.bus), parts.ready.clone());
     let subscription = Subscription { topic: Topic::Compute, host: parts.name.as_str().to_owned(), prefetch: PREFETCH };
@@ -154,16 +154,17 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), ComputeError> {
         interval: parts.settings.report,
     };
     let host = Arc::new(Host::new(parts));
-    let consumer = bus.consume(&subscription).await?;
-    ready.set();
-    let served = nova_bus::serve(bus, consumer, Arc::new(calls::Calls(Arc::clone(&host))), stop.clone());
-    let (served, (), (), (), (), (), ()) = tokio::join!(
+    let served = nova_bus::serve(bus, subscription, Arc::new(calls::Calls(Arc::clone(&host))), stop.clone());
+    let (served, (), (), (), (), (), (), ()) = tokio::join!(
+        biased;
         async {
             let served = served.await;
             // Whatever ends the messages ends the rest.
             stop.cancel();
             served
         },
+        // It has listened by now, or the broker must be waited for, which readiness does not do.
+        async { ready.set() },
         nova_service::heartbeat(heartbeat, stop.clone()),
         resources::keep_reporting(&host, stop.clone()),
         groups::keep_current(&host, stop.clone()),

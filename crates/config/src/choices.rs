@@ -72,6 +72,30 @@ impl FromStr for LibvirtType {
     }
 }
 
+/// Whether queues are kept by several brokers at once: `--rabbit_quorum_queues`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuorumQueues {
+    /// They are where several brokers are named.
+    Auto,
+    /// They are.
+    Yes,
+    /// Each is kept by one broker.
+    No,
+}
+
+impl FromStr for QuorumQueues {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "yes" => Ok(Self::Yes),
+            "no" => Ok(Self::No),
+            _ => Err("expected auto, yes or no".to_owned()),
+        }
+    }
+}
+
 /// Reads `nova.network.manager.VlanManager`, also with a blank inside as the guide has it, or only its last word.
 pub(crate) fn manager(text: &str) -> Result<ManagerKind, String> {
     let name: String = text.chars().filter(|c| !c.is_whitespace()).collect();

@@ -13,6 +13,7 @@
 //! ```
 
 mod binaries;
+mod brokers;
 mod choices;
 mod command_line;
 mod database_url;
@@ -28,7 +29,8 @@ pub use binaries::{
     ApiConfig, CombinedConfig, ComputeConfig, Config, DhcpbridgeConfig, Loaded, ManageConfig, NetworkConfig,
     SchedulerConfig, load_or_exit,
 };
-pub use choices::{ConnectionType, HypervisorChoice, LibvirtType};
+pub use brokers::{Broker, Brokers};
+pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, QuorumQueues};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use error::{ConfigError, Origin, Warning};
 pub use groups::{

@@ -10,8 +10,17 @@ use crate::{ConfigError, Origin, Surroundings, Warning};
 /// `$a` may lead to `$b`, but not for ever.
 const DEPTH: usize = 16;
 /// Flags that may not be 0.
-const AT_LEAST_ONE: &[&str] =
-    &["network_size", "num_networks", "periodic_interval", "report_interval", "service_down_time", "sql_pool_size"];
+const AT_LEAST_ONE: &[&str] = &[
+    "network_size",
+    "num_networks",
+    "periodic_interval",
+    "rabbit_keepalive",
+    "rabbit_port",
+    "rabbit_retry_interval",
+    "report_interval",
+    "service_down_time",
+    "sql_pool_size",
+];
 
 /// The flags that somebody set; a later value replaces an earlier one.
 #[derive(Debug, Default)]

@@ -115,9 +115,9 @@ fn the_explained_lines_of_the_guide_are_not_taken_for_values() {
     check(
         "--s3_host ###  This is where Nova is hosting the objectstore service\n\
          --verbose   ###  Optional but very helpful during initial setup\n\
-         --rabbit_host=h### ### This is where\n",
+         --control_exchange=h### ### This is where\n",
         &[],
-        rabbit,
+        |config| format!("{} verbose={}", config.bus.control_exchange, config.common.verbose),
         expect![[r"
             h### verbose=true
             /nova.conf:1: ignoring --s3_host, which has no value"]],
@@ -160,7 +160,7 @@ fn a_line_may_be_written_in_many_ways() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let loaded = load::<CombinedConfig>(folder.path(), line, &[]).unwrap();
-        assert_eq!(loaded.config.bus.rabbit_host, "h", "{line}");
+        assert_eq!(loaded.config.bus.rabbit_host.to_string(), "h", "{line}");
         assert_eq!(loaded.warnings, [], "{line}");
     }
 }
@@ -246,7 +246,7 @@ fn what_is_wrong_on_the_command_line_is_told_in_one_line() {
         ),
         (&["stray"], expect!["unexpected argument 'stray' found"]),
         (&["-v"], expect!["unexpected argument '-v' found"]),
-        (&["--rabbit_host"], expect!["a value is required for '--rabbit_host <TEXT>' but none was supplied"]),
+        (&["--rabbit_host"], expect!["a value is required for '--rabbit_host <HOSTS>' but none was supplied"]),
         (&["--rabbit_port=99999"], expect!["--rabbit_port=99999 (command line): expected a number from 0 to 65535"]),
         (&["--flagfile=/no/such/file"], expect!["cannot read the flag file /no/such/file (command line)"]),
     ] {

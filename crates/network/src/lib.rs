@@ -78,14 +78,14 @@ impl Machine {
 ///
 /// # Errors
 /// [`NetworkError::Unsupported`] and [`NetworkError::Address`] for flags that cannot be followed;
-/// [`NetworkError::Bus`] when there is no bus any more. Everything else is tried again, and said in the log.
+/// [`NetworkError::Bus`] when messages can never be listened to. Everything else is tried again, and said in the log.
 pub async fn run(parts: Parts, stop: Stop) -> Result<(), NetworkError> {
     let settings = Settings::of(&parts.config, parts.flag_file).await?;
     let (topic, host) = (Topic::Network, parts.config.common.host.to_string());
-    let consumer = parts.bus.consume(&Subscription { topic, host, prefetch: PREFETCH }).await?;
+    let subscription = Subscription { topic, host, prefetch: PREFETCH };
     let hint = Hint::default();
     let messages = Arc::new(Messages::new(parts.db.clone(), hint.clone()));
-    let serving = nova_bus::serve(parts.bus, consumer, messages, stop.clone());
+    let serving = nova_bus::serve(parts.bus, subscription, messages, stop.clone());
     let common = parts.config.common;
     let heartbeat = Heartbeat {
         db: parts.db.clone(),

@@ -40,7 +40,7 @@ pub struct Parts {
 /// Why the daemon ended although it was not told to.
 #[derive(Debug, thiserror::Error)]
 pub enum SchedulerError {
-    /// The bus was shut down for good.
+    /// Messages cannot be listened to, and waiting would not mend it.
     #[error("listening to messages")]
     Bus(#[from] BusError),
 }
@@ -48,12 +48,11 @@ pub enum SchedulerError {
 /// Places instances until `stop`; a transaction that has begun is finished. Several schedulers may run at once.
 ///
 /// # Errors
-/// [`SchedulerError`] when the bus is gone for good.
+/// [`SchedulerError`] when messages can never be listened to.
 pub async fn run(parts: Parts, stop: Stop) -> Result<(), SchedulerError> {
     let Parts { db, bus, config, ready } = parts;
     let (common, host) = (&config.common, config.common.host.clone());
     let subscription = Subscription { topic: Topic::Scheduler, host: host.as_str().to_owned(), prefetch: PREFETCH };
-    let consumer = bus.consume(&subscription).await?;
     let heartbeat = Heartbeat {
         db: db.clone(),
         host,
@@ -66,15 +65,17 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), SchedulerError> {
     let schedule = Ticks::new("schedule", common.tick_interval).hinted_by(&hint);
     let housekeeping = Ticks::new("housekeeping", common.periodic_interval);
     let scheduler = Scheduler::new(db.clone(), Arc::clone(&bus), Settings::of(&config));
-    let served = nova_bus::serve(bus, consumer, Arc::new(Messages(hint.clone())), stop.clone());
-    ready.set();
-    let (served, (), (), ()) = tokio::join!(
+    let served = nova_bus::serve(bus, subscription, Arc::new(Messages(hint.clone())), stop.clone());
+    let (served, (), (), (), ()) = tokio::join!(
+        biased;
         async {
             let served = served.await;
             // Whatever ends the messages ends the rest.
             stop.cancel();
             served
         },
+        // It has listened by now, or the broker must be waited for, which readiness does not do.
+        async { ready.set() },
         schedule.run(stop.clone(), scheduler),
         housekeeping.run(stop.clone(), || housekeeping::clean(&db)),
         nova_service::heartbeat(heartbeat, stop.clone()),

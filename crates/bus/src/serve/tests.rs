@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Handler, chain, serve};
-use crate::{Bus, BusError, InProcess, Subscription};
+use crate::{Bus, BusError, Faults, InProcess, Subscription};
 
 /// Instance 1 works, 2 fails, 3 panics, 4 takes ten seconds.
 #[derive(Default)]
@@ -62,9 +62,10 @@ impl Served {
     async fn start(prefetch: u16) -> Self {
         let bus: Arc<dyn Bus> = Arc::new(InProcess::new());
         let wanted = Subscription { topic: Topic::Compute, host: "a".into(), prefetch };
-        let consumer = bus.consume(&wanted).await.unwrap();
         let (compute, stop) = (Arc::new(Compute::default()), CancellationToken::new());
-        let task = tokio::spawn(serve(Arc::clone(&bus), consumer, Arc::clone(&compute), stop.clone()));
+        let task = tokio::spawn(serve(Arc::clone(&bus), wanted, Arc::clone(&compute), stop.clone()));
+        // Its first step is to listen.
+        tokio::task::yield_now().await;
         Self { bus, compute, stop, task }
     }
 
@@ -160,4 +161,29 @@ async fn what_was_begun_is_finished_at_a_stop_and_the_rest_waits_for_the_next_st
             .unwrap()
             .starts_with(r#"{"method":"run_instance","args":{"instance_ids":[1]}"#)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_away_is_waited_for_and_a_stop_does_not_wait_for_it() {
+    let broker = InProcess::new();
+    broker.misbehave(Faults { away: true, ..Faults::default() });
+    let bus: Arc<dyn Bus> = Arc::new(broker.clone());
+    let wanted = Subscription { topic: Topic::Compute, host: "a".into(), prefetch: 1 };
+    let (compute, stop) = (Arc::new(Compute::default()), CancellationToken::new());
+    let begin = || tokio::spawn(serve(Arc::clone(&bus), wanted.clone(), Arc::clone(&compute), stop.clone()));
+    let task = begin();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!task.is_finished());
+    broker.misbehave(Faults::default());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    bus.cast_compute("a", ComputeCall::RunInstance { instance_ids: vec![1] }).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(compute.done.load(Ordering::SeqCst), 1);
+
+    broker.misbehave(Faults { away: true, ..Faults::default() });
+    let never_listened = begin();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stop.cancel();
+    task.await.unwrap().unwrap();
+    never_listened.await.unwrap().unwrap();
 }

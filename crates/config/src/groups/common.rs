@@ -7,7 +7,7 @@ use std::time::Duration;
 use nova_types::HostName;
 
 use super::flags;
-use crate::{DatabaseUrl, Password};
+use crate::{Brokers, DatabaseUrl, Password, QuorumQueues};
 
 flags! {
     "General"
@@ -69,19 +69,27 @@ flags! {
     "Message broker"
     /// Where messages go; nova-combined needs no broker.
     BusFlags {
-        /// Host of RabbitMQ.
-        rabbit_host: String = "localhost",
-        /// Port of RabbitMQ.
+        /// Hosts of RabbitMQ, with commas between: the first that answers is used. Each may carry its own :PORT.
+        rabbit_host: Brokers = "localhost",
+        /// Port of RabbitMQ, where a host does not say its own.
         rabbit_port: u16 = "5672",
+        /// Whether RabbitMQ is spoken to over TLS, mostly on port 5671; its certificate must name the host.
+        rabbit_use_ssl: bool = "false",
+        /// Certificates, as PEM, that RabbitMQ's own must be signed by; no others are trusted.
+        rabbit_ca_file: PathBuf = "/etc/ssl/certs/ca-certificates.crt",
         /// User at RabbitMQ.
         rabbit_userid: String = "guest",
         /// Password of that user.
         rabbit_password: Password = "guest",
         /// Virtual host at RabbitMQ.
         rabbit_virtual_host: String = "/",
-        /// How long to wait between tries to reach RabbitMQ.
+        /// AMQP's heartbeat: how long a silent connection to RabbitMQ is believed in, in whole seconds.
+        rabbit_keepalive: Duration = "10",
+        /// Whether queues are kept by several brokers at once: yes, no, or auto for yes where --rabbit_host names several.
+        rabbit_quorum_queues: QuorumQueues = "auto",
+        /// The longest wait between tries to reach RabbitMQ; the first ones follow sooner.
         rabbit_retry_interval: Duration = "10",
-        /// How often to try at the start; 0 for ever.
+        /// Kept for old files: every daemon tries for ever.
         rabbit_max_retries: u32 = "12",
         /// Exchange of all messages.
         control_exchange: String = "nova",

@@ -1,0 +1,117 @@
+//! A private RabbitMQ for tests: one for the whole test process, with a virtual host for each test, and others that a
+//! test may kill.
+
+mod server;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use nova_config::{BusFlags, CombinedConfig, Config as _, Surroundings};
+
+use crate::rabbit::{RabbitMq, RabbitOptions};
+use server::{Server, VIRTUAL_HOSTS};
+
+/// A place in a broker that nobody else uses.
+#[derive(Clone, Debug)]
+pub struct Place {
+    port: u16,
+    virtual_host: String,
+}
+
+impl Place {
+    /// What a daemon must be told to come here.
+    pub fn arguments(&self) -> Vec<String> {
+        vec![
+            format!("--rabbit_host=127.0.0.1:{}", self.port),
+            format!("--rabbit_virtual_host={}", self.virtual_host),
+            "--rabbit_userid=nova".to_owned(),
+            "--rabbit_password=nova".to_owned(),
+            "--rabbit_retry_interval=0.5".to_owned(),
+        ]
+    }
+
+    /// The same, as a bus is told; `more` are further flags.
+    ///
+    /// # Panics
+    /// When a flag is wrong.
+    pub fn options(&self, more: &[&str]) -> RabbitOptions {
+        let arguments = self.arguments().into_iter().chain(more.iter().map(|flag| (*flag).to_owned()));
+        RabbitOptions::of(&flags(arguments.collect()))
+    }
+
+    /// A bus of its own here.
+    pub fn bus(&self) -> RabbitMq {
+        RabbitMq::open(self.options(&[]))
+    }
+}
+
+fn flags(arguments: Vec<String>) -> BusFlags {
+    let arguments = std::iter::once("test".to_owned()).chain(arguments).map(Into::into);
+    let loaded = CombinedConfig::load_in(arguments, &Surroundings::bare());
+    loaded.unwrap_or_else(|error| panic!("flags of a test: {error}")).config.bus
+}
+
+/// A fresh place in the broker of this process, which starts with the first of them. `None`, and a line that says so,
+/// where RabbitMQ is not installed; with `NOVA_TEST_REQUIRE_ALL` in the environment that is a failure.
+///
+/// # Panics
+/// When the broker does not start, or more tests ask than there are places.
+pub fn rabbit() -> Option<Place> {
+    static ONE: OnceLock<Option<Server>> = OnceLock::new();
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let server = ONE.get_or_init(|| server::offered("shared", None)).as_ref()?;
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(number < VIRTUAL_HOSTS, "more tests than virtual hosts: raise VIRTUAL_HOSTS");
+    Some(Place { port: server.port, virtual_host: format!("t{number}") })
+}
+
+/// A broker of a test's own, which ends when this is dropped.
+#[derive(Debug)]
+pub struct OwnRabbit {
+    server: Mutex<Server>,
+}
+
+impl OwnRabbit {
+    /// Starts one; `None` where it is not installed, as with [`rabbit`].
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(name: &str) -> Option<Self> {
+        server::offered(name, None).map(|server| Self { server: Mutex::new(server) })
+    }
+
+    /// Starts one that listens for TLS only, with this certificate and key, both as PEM.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_tls(name: &str, certificate: &str, key: &str) -> Option<Self> {
+        server::offered(name, Some((certificate, key))).map(|server| Self { server: Mutex::new(server) })
+    }
+
+    fn server(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place in it.
+    pub fn place(&self) -> Place {
+        Place { port: self.server().port, virtual_host: "t0".to_owned() }
+    }
+
+    /// Kills it: no farewell, nothing flushed.
+    pub fn kill(&self) {
+        self.server().kill();
+    }
+
+    /// Starts it again with what is on its disk, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn start_again(&self) {
+        let mut server = self.server();
+        server.start().unwrap_or_else(|error| panic!("starting RabbitMQ again: {error}"));
+    }
+
+    /// How long a start may take.
+    pub const START: Duration = server::PATIENCE;
+}
