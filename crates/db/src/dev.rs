@@ -91,7 +91,7 @@ async fn on_server(server: Option<&servers::Server>) -> Option<TestDb> {
     let name = format!("nova_{}", NEXT.fetch_add(1, Ordering::SeqCst));
     let admin = open(&server.url(server.first_database)).await;
     let mut conn = admin.write().await.unwrap_or_else(|error| panic!("{}: {error:?}", server.program));
-    let created = conn.execute_text(&format!("create database {name}"), &[]).await;
+    let created = conn.execute_once(&format!("create database {name}")).await;
     created.unwrap_or_else(|error| panic!("create database on {}: {error:?}", server.program));
     drop(conn);
     admin.close().await;

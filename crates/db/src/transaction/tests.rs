@@ -121,7 +121,7 @@ async fn cut(db: &Db, tx: &mut Conn) {
     let id: i64 = tx.one(own, &[]).await.unwrap().get("id").unwrap();
     let mut killer = db.read().await.unwrap();
     match db.engine() {
-        Engine::MySql => killer.execute_text(&format!("kill {id}"), &[]).await.unwrap(),
+        Engine::MySql => killer.execute_once(&format!("kill {id}")).await.unwrap(),
         _ => killer.execute(end, &[i32::try_from(id).unwrap().into()]).await.unwrap(),
     };
 }
