@@ -71,7 +71,6 @@ impl Db {
     /// # Errors
     /// As [`open`](Self::open); [`DbError::ReadUrl`] for a replica of something else.
     pub async fn open_target(target: &Target, options: &Options) -> Result<Self, DbError> {
-        let pools = Pools::open(target, options).await?;
         let copies = options.read_urls.iter().map(|url| match (target, url.parse()?) {
             (Target::MySql(_), copy @ Target::MySql(_)) | (Target::Postgres(_), copy @ Target::Postgres(_)) => {
                 Pools::open_replica(&copy, options)
@@ -79,6 +78,7 @@ impl Db {
             _ => Err(DbError::ReadUrl),
         });
         let copies: Vec<Pools> = copies.collect::<Result<_, _>>()?;
+        let pools = Pools::open(target, options).await?;
         let replicas = (!copies.is_empty()).then(|| Replicas::new(copies, options.max_replica_lag));
         let db = Self(Arc::new(Inner { pools, replicas }));
         if db.0.replicas.is_some() {
