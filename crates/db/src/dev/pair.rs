@@ -84,6 +84,14 @@ impl Pair {
         }
     }
 
+    /// How many statements all clients of the MySQL primary together may keep prepared.
+    ///
+    /// # Panics
+    /// When it refuses.
+    pub async fn allow_statements(&self, most: u32) {
+        say(&self.primary, &[&format!("set global max_prepared_stmt_count = {most}")]).await;
+    }
+
     /// Ends the primary as a power cut does.
     ///
     /// # Panics
