@@ -24,12 +24,12 @@ use nova_bus::Bus;
 use nova_config::ApiConfig;
 use nova_db::{Db, DbError};
 use nova_identity::SecretBox;
-use nova_service::{Ready, Stop, chain};
+use nova_service::{Ready, Stop, chain, http::Limits};
 use nova_types::Clock;
 use tokio::net::TcpListener;
 use tracing::warn;
 
-use crate::{dispatch::Api, server::Limits};
+use crate::dispatch::Api;
 
 /// What the daemon is made of. Whoever starts it decides which database, bus and clock.
 #[derive(Debug)]

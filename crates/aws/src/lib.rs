@@ -24,4 +24,4 @@ pub use signature::signed_query;
 pub use signature::{Claim, Policy, Scheme, SignatureError, SignedRequest};
 pub use timestamp::{Timestamp, parse_timestamp};
 pub use version::{ApiVersion, NoSuchVersion};
-pub use xml::{Return, Set, XmlError, error_document, response_document};
+pub use xml::{Return, Set, XmlError, error_document, response_document, s3_error_document};

@@ -95,6 +95,16 @@ pub fn error_document(code: &str, message: &str, request_id: RequestId) -> Strin
     ))
 }
 
+/// Writes the document that clients of S3 read when a call fails. `resource` is the path that was asked for.
+#[must_use]
+pub fn s3_error_document(code: &str, message: &str, resource: &str, request_id: RequestId) -> String {
+    let [code, message, resource] = [code, message, resource].map(quick_xml::escape::escape);
+    without_controls(format!(
+        "{DECLARATION}<Error><Code>{code}</Code><Message>{message}</Message><Resource>{resource}</Resource>\
+         <RequestId>{request_id}</RequestId></Error>"
+    ))
+}
+
 /// Drops what XML 1.0 has no way to write. Such text is refused at the door; this is for rows that old Nova wrote.
 fn without_controls(text: String) -> String {
     let illegal =
@@ -108,7 +118,7 @@ mod tests {
     use serde::Serialize;
     use time::macros::datetime;
 
-    use super::{Return, Set, error_document, response_document};
+    use super::{Return, Set, error_document, response_document, s3_error_document};
     use crate::{request_id::RequestId, timestamp::Timestamp};
 
     #[derive(Serialize)]
@@ -202,5 +212,12 @@ mod tests {
             <?xml version="1.0" encoding="UTF-8"?>
             <Response><Errors><Error><Code>InvalidParameterValue</Code><Message>&lt;/Message&gt; &amp; more</Message></Error></Errors><RequestID>AAAAAAAAAAAAAAAAAAAA</RequestID></Response>"#]]
         .assert_eq(&error_document("InvalidParameterValue", "</Message> & \u{b}more", id()));
+    }
+
+    #[test]
+    fn an_error_of_s3_is_a_document_of_its_own_and_its_texts_are_escaped() {
+        expect![[r#"
+            <?xml version="1.0" encoding="UTF-8"?>
+            <Error><Code>NoSuchKey</Code><Message>no &lt;such&gt; key</Message><Resource>/b/&amp;&lt;/Resource&gt;</Resource><RequestId>AAAAAAAAAAAAAAAAAAAA</RequestId></Error>"#]].assert_eq(&s3_error_document("NoSuchKey", "no <such> key", "/b/\u{b}&</Resource>", id()));
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::command_line::{self, Program};
 use crate::groups::{
     ApiFlags, BusFlags, CommonFlags, ComputeFlags, DatabaseFlags, DhcpbridgeFlags, EndpointFlags, IdentityFlags,
-    ImageFlags, NetworkFlags, SchedulerFlags,
+    ImageFlags, NetworkFlags, ObjectstoreFlags, SchedulerFlags,
 };
 use crate::known::{Flag, Known};
 use crate::settings::{Reader, Settings};
@@ -154,6 +154,14 @@ programs! {
         identity: IdentityFlags,
         images: ImageFlags,
     }
+    /// How `nova-objectstore` behaves.
+    ObjectstoreConfig("nova-objectstore", "Gives images to compute hosts", rest: None, heeds_variable: false) {
+        common: CommonFlags,
+        database: DatabaseFlags,
+        endpoint: EndpointFlags,
+        images: ImageFlags,
+        objectstore: ObjectstoreFlags,
+    }
     /// How `nova-scheduler` behaves.
     SchedulerConfig("nova-scheduler", "Chooses a host for each new instance", rest: None, heeds_variable: false) {
         common: CommonFlags,
@@ -176,6 +184,7 @@ programs! {
         common: CommonFlags,
         database: DatabaseFlags,
         bus: BusFlags,
+        endpoint: EndpointFlags,
         network: NetworkFlags,
         images: ImageFlags,
         compute: ComputeFlags,
@@ -192,6 +201,7 @@ programs! {
         api: ApiFlags,
         identity: IdentityFlags,
         images: ImageFlags,
+        objectstore: ObjectstoreFlags,
         scheduler: SchedulerFlags,
         network: NetworkFlags,
         compute: ComputeFlags,
@@ -227,6 +237,12 @@ impl CombinedConfig {
         ApiConfig { common, database, bus, endpoint, api, identity, images }
     }
 
+    /// The part of the object store.
+    pub fn objectstore_config(&self) -> ObjectstoreConfig {
+        let Self { common, database, endpoint, images, objectstore, .. } = self.clone();
+        ObjectstoreConfig { common, database, endpoint, images, objectstore }
+    }
+
     /// The part of the scheduler.
     pub fn scheduler_config(&self) -> SchedulerConfig {
         let Self { common, database, bus, scheduler, .. } = self.clone();
@@ -241,7 +257,7 @@ impl CombinedConfig {
 
     /// The part of the compute daemon.
     pub fn compute_config(&self) -> ComputeConfig {
-        let Self { common, database, bus, network, images, compute, .. } = self.clone();
-        ComputeConfig { common, database, bus, network, images, compute }
+        let Self { common, database, bus, endpoint, network, images, compute, .. } = self.clone();
+        ComputeConfig { common, database, bus, endpoint, network, images, compute }
     }
 }

@@ -6,6 +6,7 @@ mod compute;
 mod endpoint;
 mod identity;
 mod network;
+mod objectstore;
 
 pub use api::ApiFlags;
 pub use common::{BusFlags, CommonFlags, DatabaseFlags};
@@ -13,6 +14,7 @@ pub use compute::{ComputeFlags, ImageFlags, SchedulerFlags};
 pub use endpoint::EndpointFlags;
 pub use identity::IdentityFlags;
 pub use network::{DhcpbridgeFlags, NetworkFlags};
+pub use objectstore::ObjectstoreFlags;
 
 use crate::known::Flag;
 
@@ -52,7 +54,7 @@ macro_rules! flags {
 use flags;
 
 /// The groups of all programs.
-pub(crate) fn all() -> [&'static [Flag]; 12] {
+pub(crate) fn all() -> [&'static [Flag]; 13] {
     [
         // First, so that a program's own group replaces its part of the same flags.
         DhcpbridgeFlags::FLAGS,
@@ -64,6 +66,7 @@ pub(crate) fn all() -> [&'static [Flag]; 12] {
         ApiFlags::FLAGS,
         IdentityFlags::FLAGS,
         ImageFlags::FLAGS,
+        ObjectstoreFlags::FLAGS,
         SchedulerFlags::FLAGS,
         NetworkFlags::FLAGS,
         ComputeFlags::FLAGS,

@@ -27,7 +27,7 @@ mod value;
 
 pub use binaries::{
     ApiConfig, CombinedConfig, ComputeConfig, Config, DhcpbridgeConfig, Loaded, ManageConfig, NetworkConfig,
-    SchedulerConfig, load_or_exit,
+    ObjectstoreConfig, SchedulerConfig, load_or_exit,
 };
 pub use brokers::{Broker, Brokers};
 pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, QuorumQueues};
@@ -35,7 +35,7 @@ pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use error::{ConfigError, Origin, Warning};
 pub use groups::{
     ApiFlags, BusFlags, CommonFlags, ComputeFlags, DatabaseFlags, DhcpbridgeFlags, EndpointFlags, IdentityFlags,
-    ImageFlags, NetworkFlags, SchedulerFlags,
+    ImageFlags, NetworkFlags, ObjectstoreFlags, SchedulerFlags,
 };
 pub use surroundings::Surroundings;
 pub use value::Password;

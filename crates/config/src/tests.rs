@@ -9,7 +9,7 @@ use nova_types::network::ManagerKind;
 
 use crate::{
     ApiConfig, CombinedConfig, ComputeConfig, Config, ConfigError, DhcpbridgeConfig, Loaded, ManageConfig,
-    NetworkConfig, SchedulerConfig, Surroundings,
+    NetworkConfig, ObjectstoreConfig, SchedulerConfig, Surroundings,
 };
 
 /// The configuration of the guide: its five default lines, then its block to cut and paste, filled in, trailing
@@ -100,6 +100,7 @@ fn every_program_reads_the_guides_file_without_a_word_about_unknown_flags() {
     }
     let all = [
         warnings::<ApiConfig>(),
+        warnings::<ObjectstoreConfig>(),
         warnings::<SchedulerConfig>(),
         warnings::<NetworkConfig>(),
         warnings::<ComputeConfig>(),

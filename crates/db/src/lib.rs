@@ -25,6 +25,7 @@ mod replicas;
 mod row;
 pub mod security_groups;
 mod server;
+pub mod service_keys;
 pub mod services;
 mod target;
 mod transaction;

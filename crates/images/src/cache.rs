@@ -4,11 +4,12 @@
 //! its name after its hash was right. Whoever comes while another fetches waits on a lock that the kernel takes back
 //! when its holder dies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use nova_types::image::DiskFormat;
 use time::{Duration, OffsetDateTime};
@@ -23,7 +24,12 @@ const LOCK: &str = ".lock";
 #[derive(Clone, Debug)]
 pub struct BaseCache {
     folder: PathBuf,
+    /// Who is to fetch next in this process, so that no thread waits for what another fetches; by hash.
+    turns: Arc<Mutex<HashMap<String, Weak<Turn>>>>,
 }
+
+/// The right to fetch one base, in this process. Between processes the lock file decides.
+pub(crate) type Turn = tokio::sync::Mutex<()>;
 
 /// An image in the cache. It is never written to again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +46,7 @@ impl BaseCache {
     /// Keeps base images under `<instances_path>/_base`.
     #[must_use]
     pub fn new(instances_path: &Path) -> Self {
-        Self { folder: instances_path.join("_base") }
+        Self { folder: instances_path.join("_base"), turns: Arc::default() }
     }
 
     /// Returns the base with this hash; `fetch` opens its source and is only called if it is not here.
@@ -59,7 +65,7 @@ impl BaseCache {
         if let Some(base) = found(&path, format)? {
             return Ok(base);
         }
-        files::ensure_folder(&self.folder, 0o711)?;
+        self.ensure_folder()?;
         let _lock = self.lock(sha256)?;
         if let Some(base) = found(&path, format)? {
             return Ok(base);
@@ -75,8 +81,7 @@ impl BaseCache {
             return Err(CacheError::Hash { wanted: sha256.to_owned(), got: copied.sha256 });
         }
         let virtual_size_bytes = inspect(draft.file(), format)?.virtual_size_bytes;
-        // qemu's user must read it, nobody may change it; the folder cannot be listed by others.
-        draft.keep(0o444)?;
+        draft.keep(files::SHARED)?;
         Ok(Base { path, format, virtual_size_bytes })
     }
 
@@ -109,7 +114,23 @@ impl BaseCache {
         Ok(removed)
     }
 
-    fn path(&self, sha256: &str) -> Result<PathBuf, CacheError> {
+    /// The turn of whoever fetches this one.
+    pub(crate) fn turn(&self, sha256: &str) -> Arc<Turn> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = turns.get(sha256).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(Turn::default());
+        turns.insert(sha256.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+
+    pub(crate) fn ensure_folder(&self) -> Result<(), FileError> {
+        files::ensure_folder(&self.folder, 0o711)
+    }
+
+    pub(crate) fn path(&self, sha256: &str) -> Result<PathBuf, CacheError> {
         // The name becomes a path, so it is what it says it is.
         let plain = sha256.len() == 64 && sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         if plain { Ok(self.folder.join(sha256)) } else { Err(CacheError::NotAHash(sha256.to_owned())) }
@@ -121,7 +142,7 @@ impl BaseCache {
         open.map(|f| (f, path.clone())).map_err(|e| FileError::new("opening", &path, e))
     }
 
-    fn lock(&self, sha256: &str) -> Result<File, FileError> {
+    pub(crate) fn lock(&self, sha256: &str) -> Result<File, FileError> {
         let (file, path) = self.lock_file(sha256)?;
         file.lock().map_err(|e| FileError::new("locking", &path, e))?;
         Ok(file)
@@ -162,7 +183,7 @@ pub enum CacheError {
     File(#[from] FileError),
 }
 
-fn found(path: &Path, format: DiskFormat) -> Result<Option<Base>, CacheError> {
+pub(crate) fn found(path: &Path, format: DiskFormat) -> Result<Option<Base>, CacheError> {
     match File::open(path) {
         Ok(mut file) => {
             let virtual_size_bytes = inspect(&mut file, format)?.virtual_size_bytes;

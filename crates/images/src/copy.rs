@@ -49,13 +49,21 @@ pub(crate) fn copy_hashed(source: &mut dyn Read, target: &mut File, limit_bytes:
 /// Hashes what is left of `source`.
 pub(crate) fn hash(source: &mut dyn Read) -> io::Result<String> {
     let mut hash = Sha256::new();
+    hash_into(source, &mut hash)?;
+    Ok(hex::encode(hash.finalize()))
+}
+
+/// Adds what is left of `source` to a hash; returns how much that was.
+pub(crate) fn hash_into(source: &mut dyn Read, hash: &mut Sha256) -> io::Result<u64> {
     let mut block = vec![0; BLOCK];
+    let mut size_bytes = 0;
     loop {
         let count = fill(source, &mut block)?;
         match block.get(..count) {
             Some(read) if !read.is_empty() => hash.update(read),
-            _ => return Ok(hex::encode(hash.finalize())),
+            _ => return Ok(size_bytes),
         }
+        size_bytes += count as u64;
     }
 }
 

@@ -21,6 +21,9 @@ impl FileError {
     }
 }
 
+/// The mode of what guests use: qemu's user must read it, nobody may change it; its folder cannot be listed by others.
+pub(crate) const SHARED: u32 = 0o444;
+
 /// Makes `folder` and its parents; of an existing one nothing is changed.
 pub(crate) fn ensure_folder(folder: &Path, mode: u32) -> Result<(), FileError> {
     let make = || match fs::DirBuilder::new().mode(mode).create(folder) {
@@ -41,17 +44,15 @@ pub(crate) struct Draft {
     file: File,
     draft: PathBuf,
     target: PathBuf,
-    kept: bool,
+    /// Whether it is left alone when dropped.
+    stays: bool,
 }
 
 impl Draft {
     /// Starts `target` as `.<name>.part` beside it. Who comes second takes the draft of the first over, so
     /// callers that may meet hold a lock; a draft that a crash left is overwritten.
     pub(crate) fn start(target: &Path) -> Result<Self, FileError> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().unwrap_or_default());
-        name.push(PART);
-        let draft = target.with_file_name(name);
+        let draft = draft_of(target);
         let open = || {
             match fs::remove_file(&draft) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -60,7 +61,20 @@ impl Draft {
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&draft)
         };
         let file = open().map_err(|e| FileError::new("making", &draft, e))?;
-        Ok(Self { file, draft, target: target.to_owned(), kept: false })
+        Ok(Self { file, draft, target: target.to_owned(), stays: false })
+    }
+
+    /// Goes on with the draft of `target` that is there, or starts it. It stays until it is kept or discarded.
+    pub(crate) fn go_on(target: &Path) -> Result<Self, FileError> {
+        let draft = draft_of(target);
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&draft);
+        let file = open.map_err(|e| FileError::new("opening", &draft, e))?;
+        Ok(Self { file, draft, target: target.to_owned(), stays: true })
+    }
+
+    /// Removes what was written.
+    pub(crate) fn discard(mut self) {
+        self.stays = false;
     }
 
     pub(crate) fn file(&mut self) -> &mut File {
@@ -81,18 +95,25 @@ impl Draft {
             fs::rename(&self.draft, &self.target)
         };
         settle().map_err(|e| FileError::new("writing", &self.target, e))?;
-        self.kept = true;
+        self.stays = true;
         sync_folder_of(&self.target)
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.stays {
             // What cannot be removed now is overwritten by the next try.
             let _ = fs::remove_file(&self.draft);
         }
     }
+}
+
+fn draft_of(target: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(PART);
+    target.with_file_name(name)
 }
 
 /// Ends the name of a draft.

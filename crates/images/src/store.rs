@@ -83,6 +83,22 @@ impl ImageStore {
         File::open(&path).map_err(|e| FileError::new("opening the image", &path, e))
     }
 
+    /// Opens a stored image, if it is here, and tells its length.
+    ///
+    /// # Errors
+    /// When it is there and may not be read.
+    pub fn find(&self, id: ImageId) -> Result<Option<(File, u64)>, FileError> {
+        let path = self.path(id);
+        let failed = |e| FileError::new("opening the image", &path, e);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed(e)),
+        };
+        let meta = file.metadata().map_err(failed)?;
+        Ok(meta.is_file().then_some((file, meta.len())))
+    }
+
     /// Reads the whole image again and says whether it still has this hash.
     ///
     /// # Errors
@@ -181,12 +197,13 @@ mod tests {
         assert!(folder.path().join("images/ami-0000000a/image").is_file());
         assert_eq!(store.list().unwrap(), [ID]);
         assert!(store.is_intact(ID, &stored.sha256).unwrap());
+        assert_eq!(store.find(ID).unwrap().unwrap().1, 5);
         std::fs::write(store.path(ID), "hellO").unwrap();
         assert!(!store.is_intact(ID, &stored.sha256).unwrap());
         store.remove(ID).unwrap();
         store.remove(ID).unwrap();
         assert!(store.list().unwrap().is_empty());
-        assert!(store.open(ID).is_err());
+        assert!(store.open(ID).is_err() && store.find(ID).unwrap().is_none());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod clock;
 mod daemon;
 mod error;
 mod heartbeat;
+pub mod http;
 mod lock;
 mod logging;
 mod ready;

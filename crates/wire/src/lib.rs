@@ -12,6 +12,7 @@ mod network;
 mod reply;
 mod request;
 mod scheduler;
+mod signature;
 mod timestamp;
 
 pub use address::{Address, Topic};
@@ -22,3 +23,4 @@ pub use network::NetworkCall;
 pub use reply::{Failure, Reply, ReplyError};
 pub use request::{MessageId, Request};
 pub use scheduler::SchedulerCall;
+pub use signature::{AccessError, CloudKey, Signed};

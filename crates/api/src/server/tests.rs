@@ -11,7 +11,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Limits, PerAddress, serve};
+use nova_service::http::Limits;
+
+use super::serve;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 const SLOW_REQUEST: &[u8] = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -115,22 +117,4 @@ async fn stopping_does_not_wait_for_ever() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.stop.send(()).unwrap();
     timeout(Duration::from_millis(200), server.ended).await.expect("the server ends").unwrap();
-}
-
-#[test]
-fn an_address_has_so_many_places_and_gets_them_back() {
-    let addresses = PerAddress::default();
-    let (here, there, loopback) =
-        ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap(), "127.0.0.1".parse().unwrap());
-    let first = addresses.enter(here, 2);
-    let second = addresses.enter(here, 2);
-    assert!(first.is_some() && second.is_some());
-    assert!(addresses.enter(here, 2).is_none());
-    assert!(addresses.enter(there, 2).is_some());
-    drop(first);
-    assert!(addresses.enter(here, 2).is_some());
-    let local: Vec<_> = (0..9).map(|_| addresses.enter(loopback, 2)).collect();
-    assert!(local.iter().all(Option::is_some), "loopback has no bound of its own");
-    drop((second, local));
-    assert!(addresses.0.lock().unwrap().is_empty(), "nothing is kept of those who left");
 }

@@ -40,6 +40,8 @@ flags! {
         cpu_allocation_ratio: f64 = "16.0",
         /// Disk that may be promised, as a multiple of what is there.
         disk_allocation_ratio: f64 = "16.0",
+        /// How long a launch waits for an object store that does not answer.
+        image_fetch_timeout: Duration = "600",
         /// How many instances are built at once.
         concurrent_builds: u32 = "4",
         /// Virtual processors of a simulated host.
