@@ -18,16 +18,15 @@ mod server;
 #[cfg(test)]
 mod testing;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use nova_bus::Bus;
-use nova_config::ApiConfig;
+use nova_config::{ApiConfig, Config};
 use nova_db::{Db, DbError};
-use nova_identity::SecretBox;
-use nova_service::{Ready, Stop, chain, http::Limits};
+use nova_identity::{SecretBox, SecretBoxError};
+use nova_service::{Heartbeat, Ready, Stop, http::Limits};
 use nova_types::Clock;
 use tokio::net::TcpListener;
-use tracing::warn;
 
 use crate::dispatch::Api;
 
@@ -50,47 +49,71 @@ pub struct Parts {
     pub ready: Ready,
 }
 
-/// Why the API does not go on serving.
+/// Why the API does not serve, or not any longer.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
+    /// The port.
+    #[error("cannot listen on {address} (--ec2_listen, --ec2_listen_port)")]
+    Listen {
+        /// Address and port.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The key that opens users' secrets.
+    #[error("cannot open users' secrets (--secret_key_file)")]
+    Secrets(#[source] SecretBoxError),
     /// The database is there, but not one that this program can work with.
     #[error("the database cannot be used")]
     Db(#[source] DbError),
 }
 
-/// How long to wait for a database that is away, before asking again.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Makes the parts from flags: begins to listen, and opens users' secrets.
+///
+/// # Errors
+/// [`ApiError::Listen`] and [`ApiError::Secrets`].
+pub async fn prepare(
+    config: ApiConfig,
+    db: Db,
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    ready: Ready,
+) -> Result<Parts, ApiError> {
+    let address = SocketAddr::new(config.api.ec2_listen, config.api.ec2_listen_port);
+    let listener = TcpListener::bind(address).await.map_err(|source| ApiError::Listen { address, source })?;
+    let secrets = SecretBox::open_or_create(&config.identity.secret_key_file).map_err(ApiError::Secrets)?;
+    Ok(Parts { db, bus, clock, secrets, config, listener, ready })
+}
 
 /// Serves until `stop`, then finishes the requests under way, ten seconds at most.
 ///
-/// While the database is away it serves, too, and says so to those who ask.
+/// While the database is away it serves, too, and says so to those who ask. Several may serve at once, also on one host.
 ///
 /// # Errors
-/// [`ApiError::Db`] when the database has the wrong schema.
+/// [`ApiError::Db`] when the database can never be used.
 pub async fn run(parts: Parts, stop: Stop) -> Result<(), ApiError> {
-    let (db, ready) = (parts.db.clone(), parts.ready.clone());
+    let (db, ready, common) = (parts.db.clone(), parts.ready.clone(), parts.config.common.clone());
+    let heartbeat = Heartbeat {
+        db: db.clone(),
+        host: common.host,
+        binary: ApiConfig::BINARY,
+        zone: common.node_availability_zone,
+        enable_new: common.enable_new_services,
+        interval: common.report_interval,
+    };
+    let reporting = async {
+        nova_service::usable(&db).await?;
+        nova_service::heartbeat(heartbeat, stop.clone()).await;
+        std::future::pending::<Result<(), DbError>>().await
+    };
     let (api, listener) = Api::new(parts);
-    let serving = server::serve(listener, router::router(Arc::new(api)), Limits::default(), stop.cancelled_owned());
+    let serving =
+        server::serve(listener, router::router(Arc::new(api)), Limits::default(), stop.clone().cancelled_owned());
+    ready.set();
     tokio::select! {
         () = serving => Ok(()),
-        refused = announce(&db, &ready) => Err(ApiError::Db(refused)),
-    }
-}
-
-/// Sets `ready` once the database is; returns only if it never will be.
-async fn announce(db: &Db, ready: &Ready) -> DbError {
-    loop {
-        match db.ready().await {
-            Ok(()) => {
-                ready.set();
-                return std::future::pending().await;
-            }
-            Err(error @ DbError::Unavailable(_)) => {
-                warn!(error = %chain(&error), "Waiting for the database.");
-                tokio::time::sleep(PATIENCE).await;
-            }
-            Err(error) => return error,
-        }
+        refused = reporting => refused.map_err(ApiError::Db),
     }
 }
 
@@ -139,13 +162,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_without_the_schema_is_refused_at_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:///{}", folder.path().join("empty.sqlite").display());
-        let db = nova_db::Db::open(&url, &nova_db::Options::default()).await.unwrap();
-        let parts = parts(db).await;
-        let ready = parts.ready.clone();
-        assert!(matches!(run(parts, Stop::new()).await, Err(ApiError::Db(_))));
-        assert!(!ready.is_set());
+    async fn a_database_of_a_newer_nova_is_refused_at_once() {
+        let db = nova_db::dev::sqlite().await;
+        let newer = "update migrate_version set version = 100000";
+        db.write().await.unwrap().execute(newer, &[]).await.unwrap();
+        assert!(matches!(run(parts(db.clone()).await, Stop::new()).await, Err(ApiError::Db(_))));
     }
 }

@@ -41,6 +41,12 @@ pub trait Bus: Send + Sync + fmt::Debug {
     /// [`BusError::Unavailable`], which [`serve`](crate::serve) rides out.
     async fn consume(&self, wanted: &Subscription) -> Result<Box<dyn Consumer>, BusError>;
 
+    /// Tells whether messages can be sent at this moment; for whoever asks how the daemon is.
+    ///
+    /// # Errors
+    /// [`BusError::Unavailable`], at the latest after a few seconds.
+    async fn reachable(&self) -> Result<(), BusError>;
+
     /// Lists the messages set aside, oldest first; the newest thousand are kept.
     ///
     /// # Errors

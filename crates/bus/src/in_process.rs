@@ -77,6 +77,10 @@ impl Bus for InProcess {
         Ok(Box::new(Listener { broker: Arc::clone(&self.broker), number, queues, turn: 0, slots, wake }))
     }
 
+    async fn reachable(&self) -> Result<(), BusError> {
+        Ok(())
+    }
+
     async fn dead_letters(&self) -> Result<Vec<DeadLetter>, BusError> {
         Ok(self.broker.dead_letters())
     }

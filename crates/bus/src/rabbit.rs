@@ -36,6 +36,9 @@ use send::{Fate, PATIENCE, Parcel, Sender, unavailable};
 
 pub use options::RabbitOptions;
 
+/// How long a connection that is just being made again is waited for by whoever only asks whether there is one.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// A bus over RabbitMQ. Clones are the same bus, which ends with the last of them and of its consumers and deliveries.
 #[derive(Clone, Debug)]
 pub struct RabbitMq {
@@ -127,6 +130,10 @@ impl Bus for RabbitMq {
     async fn consume(&self, wanted: &Subscription) -> Result<Box<dyn Consumer>, BusError> {
         let link = self.shared.listening.to_receive(Instant::now() + PATIENCE).await?;
         Ok(Box::new(Listener::begin(Arc::clone(&self.shared), wanted.clone(), &link).await?))
+    }
+
+    async fn reachable(&self) -> Result<(), BusError> {
+        self.shared.sender.link(Instant::now() + GLANCE).await.map(drop)
     }
 
     async fn dead_letters(&self) -> Result<Vec<DeadLetter>, BusError> {

@@ -1,76 +1,26 @@
 //! Why all of Nova together cannot start.
 
-use std::io;
-
 use nova_config::DatabaseUrl;
 
 /// Why all of Nova together cannot start, or ended other than asked. Each is one line with its causes.
 #[derive(Debug, thiserror::Error)]
 pub enum CombinedError {
-    /// The state folder, the log, the lock; or a daemon that failed.
+    /// The state folder, the log, the lock; the database; or a daemon that failed.
     #[error(transparent)]
     Service(#[from] nova_service::ServiceError),
-    /// The database cannot be opened, or is another's.
+    /// The database's schema cannot be brought up to date.
     #[error("cannot use the database {url} (--sql_connection)")]
-    Database {
+    Schema {
         /// The database, without its password.
         url: DatabaseUrl,
         /// Why not.
         #[source]
         source: nova_db::DbError,
     },
-    /// The API's port.
-    #[error("cannot listen on {address} (--ec2_listen, --ec2_listen_port)")]
-    Listen {
-        /// Address and port.
-        address: std::net::SocketAddr,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-    /// The key that opens users' secrets.
-    #[error("cannot open users' secrets (--secret_key_file)")]
-    Secrets(#[source] nova_identity::SecretBoxError),
+    /// The API cannot begin: its port, or the key that opens users' secrets.
+    #[error(transparent)]
+    Api(#[from] nova_api::ApiError),
     /// Real guests were asked for, and cannot be connected here.
     #[error(transparent)]
-    Machine(#[from] MachineError),
-}
-
-/// Why this machine cannot have real guests on its network.
-#[derive(Debug, thiserror::Error)]
-pub enum MachineError {
-    /// Not root.
-    #[error("bridges and firewalls need root (or CAP_NET_ADMIN); without it there is --hypervisor=simulated")]
-    Privilege,
-    /// A program that is not there, or does not run.
-    #[error("{package} is needed for real guests (apt-get install {package})")]
-    Program {
-        /// The Debian package that has it.
-        package: &'static str,
-        /// What is wrong.
-        #[source]
-        source: nova_run::RunError,
-    },
-}
-
-/// Why network ended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NetworkFailure {
-    /// Before it began.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// Later.
-    #[error(transparent)]
-    Run(#[from] nova_network::NetworkError),
-}
-
-/// Why compute ended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ComputeFailure {
-    /// Before it began.
-    #[error(transparent)]
-    Prepare(#[from] nova_compute::PrepareError),
-    /// Later.
-    #[error(transparent)]
-    Run(#[from] nova_compute::ComputeError),
+    Machine(#[from] nova_link::MachineError),
 }

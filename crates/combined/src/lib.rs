@@ -6,19 +6,17 @@
 
 mod error;
 mod parts;
-mod privilege;
 
-pub use error::{CombinedError, MachineError};
+pub use error::CombinedError;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use nova_bus::{Bus, InProcess};
-use nova_config::{CombinedConfig, ConnectionType, HypervisorChoice};
+use nova_config::{CombinedConfig, HypervisorChoice};
 use nova_run::{Host, Runner};
 use nova_service::{Daemon, SystemClock};
 use nova_types::Clock;
-use tracing::info;
 
 use parts::Surroundings;
 
@@ -35,12 +33,14 @@ pub async fn assemble(
     config: &CombinedConfig,
     flag_file: Option<PathBuf>,
 ) -> Result<(), CombinedError> {
-    let config = &settle(config.clone(), privilege::may_change_network());
-    let runner: Arc<dyn Runner> = Arc::new(Host);
+    let mut config = config.clone();
+    nova_compute::settle_together(&mut config.compute, nova_link::may_change_network());
+    let (config, runner): (&CombinedConfig, Arc<dyn Runner>) = (&config, Arc::new(Host));
     if config.compute.hypervisor == HypervisorChoice::Libvirt {
-        parts::check_machine(&*runner, config.network.network_manager).await?;
+        nova_link::check_machine(&*runner, Some(config.network.network_manager)).await?;
     }
     let db = parts::database(&config.database).await?;
+    daemon.watch_database(&db);
     let bus: Arc<dyn Bus> = Arc::new(InProcess::new());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let around = Surroundings { db, bus, clock, runner };
@@ -49,18 +49,6 @@ pub async fn assemble(
     let real = parts::spawn_compute(daemon, config, &around);
     parts::spawn_network(daemon, config, &around, flag_file, real);
     Ok(())
-}
-
-/// Where bridges cannot be made there can be no real guests, so that `auto` need not ask libvirt.
-fn settle(mut config: CombinedConfig, may_change_network: bool) -> CombinedConfig {
-    if config.compute.connection_type == ConnectionType::Fake {
-        config.compute.hypervisor = HypervisorChoice::Simulated;
-    }
-    if config.compute.hypervisor == HypervisorChoice::Auto && !may_change_network {
-        info!("Guests will be simulated: real ones need root, for bridges and firewalls.");
-        config.compute.hypervisor = HypervisorChoice::Simulated;
-    }
-    config
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ pub(crate) async fn keep_equal(host: &Arc<Host>, stop: Stop) {
     let hint = Hint::default();
     let events = host.hypervisor.events();
     let turns = Ticks::new("converge", host.settings.converge).hinted_by(&hint);
+    let turns = if host.settings.one_of_many { turns.spread() } else { turns };
     let comparing = turns.run(stop.clone(), Comparison { host: Arc::clone(host), seen: HashMap::new() });
     let hearing = async {
         tokio::select! { () = stop.cancelled() => {}, () = hear(host, events, &hint) => {} }

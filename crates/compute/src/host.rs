@@ -52,6 +52,7 @@ pub(crate) struct RealHost {
     pub(crate) instances_path: PathBuf,
     pub(crate) boot: BootMark,
     pub(crate) runner: Arc<dyn Runner>,
+    pub(crate) uplink: Option<String>,
 }
 
 impl Host {
@@ -65,6 +66,7 @@ impl Host {
             boot: BootMark::new(&real.instances_path),
             instances_path: real.instances_path,
             runner: real.runner,
+            uplink: real.uplink,
         });
         let ledger = Ledger::open(db.clone(), settings.quarantine_seconds);
         let (builds, quiet) = (Semaphore::new(settings.builds.max(1)), Semaphore::new(settings.quiet.max(1)));

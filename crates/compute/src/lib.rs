@@ -4,6 +4,8 @@
 //! is claimed in `desk`, so that one row is never worked on twice at once, and done by one file per operation. Each
 //! operation is idempotent, its outcome is written with the state it was read in, and what could not be asked is tried
 //! again and concludes nothing.
+//!
+//! One process is one host, or, for tests and benches, many simulated ones that share their connections.
 
 mod boot;
 mod calls;
@@ -23,6 +25,7 @@ mod resources;
 mod run_instance;
 mod seed;
 mod start;
+mod start_up;
 mod steps;
 mod stop;
 mod terminate;
@@ -30,12 +33,14 @@ mod terminate;
 mod testing;
 mod work;
 
-pub use prepare::{PrepareError, prepare};
+pub use prepare::{PrepareError, prepare, settle_alone, settle_together};
+pub use start_up::{Wiring, start};
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use nova_bus::{Bus, BusError, Subscription};
 use nova_db::Db;
 use nova_hypervisor::Hypervisor;
@@ -43,7 +48,7 @@ use nova_images::ImageStore;
 use nova_link::guests::GuestFirewall;
 use nova_link::links::Links;
 use nova_run::Runner;
-use nova_service::{Heartbeat, Ready, Stop};
+use nova_service::{Holder, Membership, Ready, Stop, TenureError};
 use nova_types::{Clock, HostName};
 use nova_wire::Topic;
 
@@ -89,6 +94,8 @@ pub struct Real {
     pub instances_path: PathBuf,
     /// Asks the host how much disk it has.
     pub runner: Arc<dyn Runner>,
+    /// The interface that carries guests' networks between hosts: flag `--flat_interface`.
+    pub uplink: Option<String>,
 }
 
 /// How the daemon behaves.
@@ -96,6 +103,10 @@ pub struct Real {
 pub struct Settings {
     /// The zone of this host.
     pub zone: String,
+    /// The installation that this daemon belongs to.
+    pub holder: Holder,
+    /// Whether this is one of many hosts of a process: others look for its rows, and its own looks are rare and spread.
+    pub one_of_many: bool,
     /// How often rows are looked at that no message told of.
     pub tick: Duration,
     /// How often rows, guests and files are compared.
@@ -134,6 +145,15 @@ pub enum ComputeError {
     /// Messages cannot be listened to, and waiting would not mend it.
     #[error("listening to messages")]
     Bus(#[from] BusError),
+    /// Another works as this host's nova-compute.
+    #[error(transparent)]
+    Tenure(#[from] TenureError),
+    /// The parts cannot be made.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// This machine cannot have real guests.
+    #[error(transparent)]
+    Machine(#[from] nova_link::MachineError),
 }
 
 /// Runs the instances of this host until `stop`, and then until what is begun has ended.
@@ -141,21 +161,49 @@ pub enum ComputeError {
 /// Database, broker and hypervisor may be absent at any time, also now.
 ///
 /// # Errors
-/// [`ComputeError`] when messages can never be listened to.
+/// [`ComputeError`] when messages can never be listened to, or another has this host's name.
 pub async fn run(parts: Parts, stop: Stop) -> Result<(), ComputeError> {
-    let (bus, ready) = (Arc::clone(&parts.bus), parts.ready.clone());
-    let subscription = Subscription { topic: Topic::Compute, host: parts.name.as_str().to_owned(), prefetch: PREFETCH };
-    let heartbeat = Heartbeat {
-        db: parts.db.clone(),
-        host: parts.name.clone(),
+    run_all(vec![parts], stop).await
+}
+
+/// The same for all hosts of this process, which share database and bus; what is the same for all is read from the first.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_all(parts: Vec<Parts>, stop: Stop) -> Result<(), ComputeError> {
+    let Some(first) = parts.first() else { return Ok(()) };
+    let (bus, ready) = (Arc::clone(&first.bus), first.ready.clone());
+    let membership = Membership {
+        db: first.db.clone(),
+        hosts: parts.iter().map(|parts| parts.name.clone()).collect(),
         binary: BINARY,
-        zone: parts.settings.zone.clone(),
-        enable_new: parts.settings.enable_new,
-        interval: parts.settings.report,
+        zone: first.settings.zone.clone(),
+        enable_new: first.settings.enable_new,
+        holder: first.settings.holder.clone(),
+        interval: first.settings.report,
     };
-    let host = Arc::new(Host::new(parts));
-    let served = nova_bus::serve(bus, subscription, Arc::new(calls::Calls(Arc::clone(&host))), stop.clone());
-    let (served, (), (), (), (), (), (), ()) = tokio::join!(
+    let Some(tenure) = nova_service::enter(membership, &ready, &stop).await? else { return Ok(()) };
+    let hosts: Vec<Arc<Host>> = parts.into_iter().map(|parts| Arc::new(Host::new(parts))).collect();
+    let work = async {
+        let hosting = join_all(hosts.iter().map(|host| one(host, &bus, &stop)));
+        let (hosted, (), (), ()) = tokio::join!(
+            biased;
+            hosting,
+            // It has listened by now, or the broker must be waited for, which readiness does not do.
+            async { ready.set() },
+            resources::keep_reporting(&hosts, stop.clone()),
+            work::keep_looking(&hosts, stop.clone()),
+        );
+        hosted.into_iter().collect::<Result<(), BusError>>()
+    };
+    Ok(tenure.hold(work).await??)
+}
+
+async fn one(host: &Arc<Host>, bus: &Arc<dyn Bus>, stop: &Stop) -> Result<(), BusError> {
+    let subscription = Subscription { topic: Topic::Compute, host: host.name.as_str().to_owned(), prefetch: PREFETCH };
+    let calls = Arc::new(calls::Calls(Arc::clone(host)));
+    let served = nova_bus::serve(Arc::clone(bus), subscription, calls, stop.clone());
+    let (served, (), (), (), ()) = tokio::join!(
         biased;
         async {
             let served = served.await;
@@ -163,14 +211,10 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), ComputeError> {
             stop.cancel();
             served
         },
-        // It has listened by now, or the broker must be waited for, which readiness does not do.
-        async { ready.set() },
-        nova_service::heartbeat(heartbeat, stop.clone()),
-        resources::keep_reporting(&host, stop.clone()),
-        groups::keep_current(&host, stop.clone()),
-        work::keep_working(&host, stop.clone()),
-        converge::keep_equal(&host, stop.clone()),
-        prune::keep_pruned(&host, stop.clone()),
+        groups::keep_current(host, stop.clone()),
+        work::keep_working(host, stop.clone()),
+        converge::keep_equal(host, stop.clone()),
+        prune::keep_pruned(host, stop.clone()),
     );
-    Ok(served?)
+    served
 }

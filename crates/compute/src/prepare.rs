@@ -10,14 +10,17 @@ use nova_bus::Bus;
 use nova_config::{ComputeConfig, ComputeFlags, ConnectionType, HypervisorChoice, LibvirtType};
 use nova_db::Db;
 use nova_hypervisor::simulated::{self, Delays};
-use nova_hypervisor::{Choice, CloudId, GuestKind, Kind, Options, Want, choose};
+use nova_hypervisor::{Choice, CloudId, GuestKind, Kind, Options, Simulated, Want, choose};
 use nova_images::ImageStore;
+use nova_link::MachineError;
 use nova_link::guests::KernelGuestFirewall;
 use nova_link::links::KernelLinks;
 use nova_run::{Host, Runner};
-use nova_service::Ready;
-use nova_types::Clock;
+use nova_service::{Holder, Ready};
 use nova_types::network::ManagerKind;
+use nova_types::{Clock, HostName};
+
+use tracing::info;
 
 use crate::{Capacity, Parts, Real, Settings};
 
@@ -28,6 +31,8 @@ const SIMULATED_AT_ONCE: usize = 4096;
 /// Most of restarting, stopping and ending is waiting.
 const QUIET_AT_ONCE: usize = 16;
 const CONVERGE_EVERY: Duration = Duration::from_secs(10);
+/// Simulated guests seldom differ from their rows, and a thousand hosts must not ask all the time.
+const MANY_CONVERGE_EVERY: Duration = Duration::from_secs(120);
 /// Long enough for a system of today to go down in order; one that does not listen loses no more than that.
 const STOP_GRACE: Duration = Duration::from_secs(60);
 /// Whoever asks for a restart waits for it.
@@ -46,6 +51,83 @@ pub enum PrepareError {
         #[source]
         source: io::Error,
     },
+    /// A simulated host's name is too long.
+    #[error("--host={host} leaves no room for the names of --simulated_hosts={count}")]
+    Name {
+        /// The common beginning of their names.
+        host: HostName,
+        /// How many they are to be.
+        count: u16,
+    },
+}
+
+/// Settles what `nova-compute` runs guests on when it is by itself: libvirt, which may come later, unless simulated guests
+/// were asked for. Nothing is simulated because libvirt is down at the moment.
+///
+/// # Errors
+/// [`MachineError`] when this machine can never have real guests.
+pub async fn settle_alone(flags: &mut ComputeFlags, runner: &dyn Runner) -> Result<(), MachineError> {
+    flags.hypervisor = match flags.hypervisor {
+        _ if is_simulated(flags) => HypervisorChoice::Simulated,
+        HypervisorChoice::Simulated => HypervisorChoice::Simulated,
+        HypervisorChoice::Auto | HypervisorChoice::Libvirt => HypervisorChoice::Libvirt,
+    };
+    match flags.hypervisor {
+        HypervisorChoice::Libvirt => nova_link::check_machine(runner, None).await,
+        HypervisorChoice::Auto | HypervisorChoice::Simulated => Ok(()),
+    }
+}
+
+/// The same in one process with the other daemons: `auto` stays, to be decided by what is there. Where bridges cannot be
+/// made there can be no real guests, so that libvirt need not be asked.
+pub fn settle_together(flags: &mut ComputeFlags, may_change_network: bool) {
+    if is_simulated(flags) {
+        flags.hypervisor = HypervisorChoice::Simulated;
+    }
+    if flags.hypervisor == HypervisorChoice::Auto && !may_change_network {
+        info!("Guests will be simulated: real ones need root, for bridges and firewalls.");
+        flags.hypervisor = HypervisorChoice::Simulated;
+    }
+}
+
+fn is_simulated(flags: &ComputeFlags) -> bool {
+    flags.connection_type == ConnectionType::Fake || flags.simulated_hosts > 0
+}
+
+/// Makes the parts of all hosts that this process is to be.
+pub(crate) async fn prepare_all(
+    config: &ComputeConfig,
+    db: &Db,
+    bus: &Arc<dyn Bus>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<Parts>, PrepareError> {
+    let count = config.compute.simulated_hosts;
+    if count == 0 {
+        return Ok(vec![prepare(config, db.clone(), Arc::clone(bus), Arc::clone(clock)).await?]);
+    }
+    let common = settings(config, true);
+    let many = Settings { one_of_many: true, converge: MANY_CONVERGE_EVERY, ..common };
+    let host = &config.common.host;
+    let one = |number: u16| {
+        let name: HostName =
+            format!("{host}-{number}").parse().map_err(|_| PrepareError::Name { host: host.clone(), count })?;
+        let file = guests_file(&config.compute.instances_path.join(name.as_str()));
+        let guests = simulated_guests(&config.compute, file.clone());
+        let hypervisor = Simulated::open(guests).map_err(|source| PrepareError::File { path: file, source })?;
+        Ok(Parts {
+            name,
+            db: db.clone(),
+            bus: Arc::clone(bus),
+            clock: Arc::clone(clock),
+            hypervisor: Arc::new(hypervisor),
+            hypervisor_type: Kind::Simulated.to_string(),
+            real: None,
+            settings: many.clone(),
+            ready: Ready::default(),
+        })
+    };
+    info!(hosts = count, "Simulating the hosts {host}-1 to {host}-{count}.");
+    (1..=count).map(one).collect()
 }
 
 /// Chooses the hypervisor and makes the parts. Takes seconds where KVM is there and does not work: do not keep other
@@ -74,6 +156,11 @@ pub async fn prepare(
         images: ImageStore::new(&config.images.images_path),
         instances_path: folder.clone(),
         runner,
+        // Under the other managers guests' networks are no business of an interface of this flag.
+        uplink: match config.network.network_manager {
+            ManagerKind::FlatDhcp => config.network.flat_interface.clone(),
+            ManagerKind::Flat | ManagerKind::Vlan => None,
+        },
     });
     Ok(Parts {
         name: config.common.host.clone(),
@@ -98,7 +185,6 @@ fn options(flags: &ComputeFlags, cloud: CloudId) -> Options {
         LibvirtType::Kvm => GuestKind::Kvm,
         LibvirtType::Qemu => GuestKind::Qemu,
     };
-    let boot = flags.simulated_boot_time;
     Options {
         want,
         guests,
@@ -106,12 +192,13 @@ fn options(flags: &ComputeFlags, cloud: CloudId) -> Options {
         helper: flags.libvirt_helper.clone(),
         instances_path: flags.instances_path.clone(),
         cloud,
-        simulated: simulated::Options {
-            delays: Delays { boot, stop: boot, destroy: boot },
-            state_file: Some(guests_file(&flags.instances_path)),
-            seed: 0,
-        },
+        simulated: simulated_guests(flags, guests_file(&flags.instances_path)),
     }
+}
+
+fn simulated_guests(flags: &ComputeFlags, file: PathBuf) -> simulated::Options {
+    let boot = flags.simulated_boot_time;
+    simulated::Options { delays: Delays { boot, stop: boot, destroy: boot }, state_file: Some(file), seed: 0 }
 }
 
 fn guests_file(instances_path: &Path) -> PathBuf {
@@ -123,6 +210,8 @@ fn settings(config: &ComputeConfig, simulated: bool) -> Settings {
     let quarantine = network.dhcp_lease_time;
     Settings {
         zone: config.common.node_availability_zone.clone(),
+        holder: Holder::of(&config.common.state_path),
+        one_of_many: false,
         tick: config.common.tick_interval,
         converge: CONVERGE_EVERY,
         report: config.common.report_interval,
@@ -205,6 +294,51 @@ mod tests {
             let options = options(&config(flags, folder.path()).compute, CloudId::new("a"));
             assert_eq!((options.want, options.guests), (want, guests), "{flags:?}");
         }
+    }
+
+    #[test]
+    fn with_the_other_daemons_and_without_root_auto_means_simulated() {
+        let folder = tempfile::tempdir().unwrap();
+        for (flags, root, choice) in [
+            (&[][..], true, HypervisorChoice::Auto),
+            (&[], false, HypervisorChoice::Simulated),
+            (&["--hypervisor=libvirt"], false, HypervisorChoice::Libvirt),
+            (&["--connection_type=fake"], true, HypervisorChoice::Simulated),
+        ] {
+            let mut config = config(flags, folder.path());
+            settle_together(&mut config.compute, root);
+            assert_eq!(config.compute.hypervisor, choice, "{flags:?} {root}");
+        }
+    }
+
+    #[tokio::test]
+    async fn alone_guests_are_simulated_only_where_that_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        for (flags, choice) in [
+            (&[][..], HypervisorChoice::Libvirt),
+            (&["--hypervisor=simulated"], HypervisorChoice::Simulated),
+            (&["--connection_type=fake"], HypervisorChoice::Simulated),
+            (&["--simulated-hosts", "3"], HypervisorChoice::Simulated),
+        ] {
+            let mut config = config(flags, folder.path());
+            // Whether this machine could is another question, which depends on who runs the test.
+            let _ = settle_alone(&mut config.compute, &nova_run::fake::Script::new()).await;
+            assert_eq!(config.compute.hypervisor, choice, "{flags:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn many_simulated_hosts_have_names_and_guests_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = nova_db::dev::sqlite().await;
+        let bus: Arc<dyn Bus> = Arc::new(nova_bus::InProcess::new());
+        let clock: Arc<dyn Clock> = Arc::new(nova_types::clock::FixedClock::at(0));
+        let wanted = config(&["--simulated_hosts=3", "--host=h"], folder.path());
+        let parts = prepare_all(&wanted, &db, &bus, &clock).await.unwrap();
+        let names: Vec<&str> = parts.iter().map(|parts| parts.name.as_str()).collect();
+        assert_eq!(names, ["h-1", "h-2", "h-3"]);
+        assert!(parts.iter().all(|parts| parts.settings.one_of_many && parts.real.is_none()));
+        assert!(folder.path().join("instances/h-3/simulated-guests").is_file());
     }
 
     #[tokio::test]

@@ -1,16 +1,21 @@
 //! Reports what guests may have of this host.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use nova_db::compute_nodes;
 use nova_run::{Command, Runner};
-use nova_service::{Stop, Ticks};
+use nova_service::{Stop, Ticks, Turn};
 use nova_types::service::ComputeNode;
 
 use crate::host::Host;
 use crate::problem::{BoxError, Problem};
 
 const MEMINFO: &str = "/proc/meminfo";
+/// How often unchanged resources are reported again.
+const REPORT_AGAIN: Duration = Duration::from_secs(60);
 
 /// What of a host guests may have.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,17 +44,46 @@ pub enum Capacity {
     },
 }
 
-/// Reports at the start, and again at every interval.
-pub(crate) async fn keep_reporting(host: &Host, stop: Stop) {
-    Ticks::new("resources", host.settings.report).run(stop, || report(host)).await;
+/// Reports at the start, when something changed, and now and then in case that somebody deleted the row; for all hosts of
+/// this process in one statement.
+pub(crate) async fn keep_reporting(hosts: &[Arc<Host>], stop: Stop) {
+    let Some(first) = hosts.first() else { return };
+    let reports = Reports { hosts: hosts.to_vec(), last: None };
+    Ticks::new("resources", first.settings.report).run(stop, reports).await;
 }
 
-pub(crate) async fn report(host: &Host) -> Result<(), Problem> {
+/// What was reported last, and when.
+pub(crate) struct Reports {
+    hosts: Vec<Arc<Host>>,
+    last: Option<(Vec<ComputeNode>, Instant)>,
+}
+
+#[async_trait]
+impl Turn for Reports {
+    type Error = Problem;
+
+    async fn turn(&mut self) -> Result<(), Problem> {
+        let Some(first) = self.hosts.first() else { return Ok(()) };
+        let mut nodes = Vec::with_capacity(self.hosts.len());
+        for host in &self.hosts {
+            nodes.push(node(host).await?);
+        }
+        let fresh = |(last, at): &(Vec<ComputeNode>, Instant)| *last == nodes && at.elapsed() < REPORT_AGAIN;
+        if self.last.as_ref().is_some_and(fresh) {
+            return Ok(());
+        }
+        compute_nodes::upsert_all(&mut first.db.write().await?, &nodes).await?;
+        self.last = Some((nodes, Instant::now()));
+        Ok(())
+    }
+}
+
+async fn node(host: &Host) -> Result<ComputeNode, Problem> {
     let (memory_mb, vcpus, local_gb) = match host.settings.capacity {
         Capacity::Fixed { memory_mb, vcpus, local_gb } => (memory_mb, vcpus, local_gb),
         measured @ Capacity::Measured { .. } => measure(host, measured).await.map_err(Problem::later)?,
     };
-    let node = ComputeNode {
+    Ok(ComputeNode {
         host: host.name.clone(),
         availability_zone: host.settings.zone.clone(),
         memory_mb,
@@ -60,9 +94,7 @@ pub(crate) async fn report(host: &Host) -> Result<(), Problem> {
         local_gb_used: 0,
         hypervisor_type: host.hypervisor_type.clone(),
         eligible: true,
-    };
-    compute_nodes::upsert(&mut host.db.write().await?, &node).await?;
-    Ok(())
+    })
 }
 
 async fn measure(host: &Host, capacity: Capacity) -> Result<(u32, u32, u32), BoxError> {

@@ -61,7 +61,8 @@ impl Step<Launch> for LetNobodyIn {
     }
 }
 
-/// The bridge of the guest's network. It stays: other guests are on it, and nova-network owns it.
+/// The bridge of the guest's network, and what carries the network between hosts. On a host without nova-network nobody
+/// else makes it; there it has no address. It stays, for other guests are on it.
 pub(crate) struct BuildBridge;
 
 #[async_trait]
@@ -76,7 +77,11 @@ impl Step<Launch> for BuildBridge {
         }
         let name = launch.look_up_network().await?.bridge.clone();
         if let Some(real) = launch.real() {
-            real.links.ensure_bridge(&Bridge { name, address: None, mtu: None }).await?;
+            real.links.ensure_bridge(&Bridge { name: name.clone(), address: None, mtu: None }).await?;
+            if let Some(uplink) = &real.uplink {
+                // Before the guest's tap is there: the bridge takes the MTU of its ports, and the tap that of the bridge.
+                real.links.attach(uplink, &name).await?;
+            }
         }
         Ok(())
     }

@@ -86,6 +86,7 @@ impl Bench {
                 images: ImageStore::new(self.folder.path().join("images")),
                 instances_path: self.instances_path(),
                 runner: Arc::new(Script::new()),
+                uplink: None,
             }),
             settings: settings(),
             ready: Ready::default(),

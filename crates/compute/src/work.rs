@@ -1,9 +1,13 @@
 //! Looks at the rows whose task is this host's, and does what is due.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use nova_db::DbError;
 use nova_db::instances::{self, Guard};
 use nova_service::{Stop, Ticks};
+use nova_types::HostName;
 use nova_types::instance::InstanceView;
 use nova_types::state::Task;
 use tokio::sync::{AcquireError, SemaphorePermit};
@@ -18,13 +22,35 @@ use crate::{reboot, run_instance, start, stop as stop_guest, terminate};
 
 /// How many rows are looked at beyond those in hand.
 const ROWS_AT_ONCE: usize = 500;
+/// How often one of many hosts looks by itself; [`keep_looking`] tells it of work long before.
+const ONE_OF_MANY: Duration = Duration::from_secs(120);
 
 /// Works until the daemon stops, and then finishes what is begun.
 pub(crate) async fn keep_working(host: &Arc<Host>, stop: Stop) {
     let begun = TaskTracker::new();
-    Ticks::new("work", host.settings.tick).hinted_by(host.desk.hint()).run(stop, || look(host, &begun)).await;
+    let ticks = match host.settings.one_of_many {
+        true => Ticks::new("work", ONE_OF_MANY).spread(),
+        false => Ticks::new("work", host.settings.tick),
+    };
+    ticks.hinted_by(host.desk.hint()).run(stop, || look(host, &begun)).await;
     begun.close();
     begun.wait().await;
+}
+
+/// Looks for work on behalf of many hosts, with one question for all.
+pub(crate) async fn keep_looking(hosts: &[Arc<Host>], stop: Stop) {
+    let Some(first) = hosts.first().filter(|host| host.settings.one_of_many) else { return };
+    let by_name: HashMap<&HostName, &Arc<Host>> = hosts.iter().map(|host| (&host.name, host)).collect();
+    let names: Vec<HostName> = by_name.keys().copied().cloned().collect();
+    let look = async || {
+        for name in instances::hosts_with_tasks(&mut first.db.read().await?, &names).await? {
+            if let Some(host) = by_name.get(&name) {
+                host.desk.hint().give();
+            }
+        }
+        Ok::<(), DbError>(())
+    };
+    Ticks::new("look", first.settings.tick).run(stop, look).await;
 }
 
 /// Begins whatever is due and not in hand; what is too much for now waits for the next look.

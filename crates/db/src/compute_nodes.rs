@@ -16,14 +16,24 @@ mod tests;
 /// # Errors
 /// [`DbError::Unavailable`] when the database cannot be asked.
 pub async fn upsert(conn: &mut Conn, node: &ComputeNode) -> Result<(), DbError> {
-    let args: [Value; 5] = [
-        (&node.host).into(),
-        node.memory_mb.into(),
-        node.vcpus.into(),
-        node.local_gb.into(),
-        node.hypervisor_type.as_str().into(),
-    ];
-    conn.execute(UPSERT, &args).await.map(|_| ())
+    upsert_all(conn, std::slice::from_ref(node)).await
+}
+
+/// The same for many hosts at once.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn upsert_all(conn: &mut Conn, nodes: &[ComputeNode]) -> Result<(), DbError> {
+    for some in nodes.chunks(500) {
+        let mut args: Vec<Value> = Vec::with_capacity(some.len() * 5);
+        for node in some {
+            args.extend([(&node.host).into(), node.memory_mb.into(), node.vcpus.into(), node.local_gb.into()]);
+            args.push(node.hypervisor_type.as_str().into());
+        }
+        let rows = vec!["(?, ?, ?, ?, ?, {now})"; some.len()].join(", ");
+        conn.execute_text(&format!("{UPSERT_HEAD} values {rows} {UPSERT_TAIL}"), &args).await?;
+    }
+    Ok(())
 }
 
 /// All compute hosts by name. Eligible are those enabled that reported within `down_after_seconds`.
@@ -111,8 +121,8 @@ macro_rules! taken {
     };
 }
 
-const UPSERT: &str = "insert into compute_nodes (host, memory_mb, vcpus, local_gb, hypervisor_type, updated_at) \
-     values (?, ?, ?, ?, ?, {now}) {upsert:host, live:memory_mb, vcpus, local_gb, hypervisor_type, updated_at}";
+const UPSERT_HEAD: &str = "insert into compute_nodes (host, memory_mb, vcpus, local_gb, hypervisor_type, updated_at)";
+const UPSERT_TAIL: &str = "{upsert:host, live:memory_mb, vcpus, local_gb, hypervisor_type, updated_at}";
 const LIST: &str = "select c.host, c.memory_mb, c.memory_mb_used, c.vcpus, c.vcpus_used, c.local_gb, c.local_gb_used, \
      c.hypervisor_type, s.availability_zone, s.disabled, {age:coalesce(s.updated_at, s.created_at)} as silent \
      from compute_nodes c left join services s on s.host = c.host and s.\"binary\" = 'nova-compute' \

@@ -139,6 +139,8 @@ uniques! {
     Service,         "that service",              "uq_services_host",         "services.host, services.binary";
     /// What a compute host offers.
     ComputeNode,     "that compute node",         "uq_compute_nodes_host",    "compute_nodes.host";
+    /// What was moved away from a host.
+    Evacuation,      "that evacuation",           "uq_evacuations_instance",  "evacuations.host, evacuations.instance_id";
     /// A key pair's name within its user.
     KeyPair,         "that key pair",             "uq_key_pairs_name",        "key_pairs.user_id, key_pairs.name";
     /// A security group's name within its project.

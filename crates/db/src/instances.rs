@@ -14,7 +14,7 @@ use nova_types::state::State;
 pub use change::{apply, place, request};
 pub use create::insert_batch;
 pub use finish::{Released, cleaned, expire, fail, finish_terminate};
-pub use read::{describe, due_on_host, due_scheduler, get, of_reservation, on_host, page};
+pub use read::{describe, due_on_host, due_scheduler, get, hosts_with_tasks, of_reservation, on_host, page};
 
 /// What the writer believes of a row. A row that is different has moved on, and nothing is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

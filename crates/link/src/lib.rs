@@ -9,7 +9,9 @@ pub mod dnsmasq;
 pub mod gateway;
 pub mod guests;
 pub mod links;
+mod machine;
 mod nft;
 mod sysctl;
 
+pub use machine::{MachineError, check_machine, may_change_network};
 pub use sysctl::{SettingError, forward_packets};

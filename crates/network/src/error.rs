@@ -24,6 +24,12 @@ pub enum NetworkError {
     /// The bus.
     #[error("listening for messages")]
     Bus(#[from] nova_bus::BusError),
+    /// Another works as this host's nova-network.
+    #[error(transparent)]
+    Tenure(#[from] nova_service::TenureError),
+    /// This machine cannot serve networks.
+    #[error(transparent)]
+    Machine(#[from] nova_link::MachineError),
     /// A bridge or an address.
     #[error(transparent)]
     Link(#[from] LinkError),

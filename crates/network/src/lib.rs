@@ -16,11 +16,11 @@ use async_trait::async_trait;
 use nova_bus::{Bus, Subscription};
 use nova_config::{Config, NetworkConfig};
 use nova_db::Db;
-use nova_link::dnsmasq::{DhcpServers, Dnsmasq};
-use nova_link::gateway::{KernelNetworkFirewall, NetworkFirewall};
-use nova_link::links::{KernelLinks, Links};
+use nova_link::dnsmasq::{DhcpServers, Dnsmasq, FakeDhcpServers};
+use nova_link::gateway::{FakeNetworkFirewall, KernelNetworkFirewall, NetworkFirewall};
+use nova_link::links::{FakeLinks, KernelLinks, Links};
 use nova_run::Runner;
-use nova_service::{Heartbeat, Hint, Ready, Stop, Ticks, Turn};
+use nova_service::{Hint, Holder, Membership, Ready, Stop, Ticks, Turn};
 use nova_wire::Topic;
 
 pub use error::NetworkError;
@@ -45,7 +45,7 @@ pub struct Parts {
     pub bus: Arc<dyn Bus>,
     /// This machine, as its network is concerned.
     pub machine: Machine,
-    /// Is set when the networks are served.
+    /// Is set when messages are listened to and the networks looked at, or waiting for the database has begun.
     pub ready: Ready,
 }
 
@@ -63,6 +63,28 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The machine that the flags ask for, if it can do what it must.
+    ///
+    /// # Errors
+    /// [`NetworkError::Machine`] says what is missing.
+    pub async fn of(runner: Arc<dyn Runner>, config: &NetworkConfig) -> Result<Self, NetworkError> {
+        if config.network.fake_network {
+            return Ok(Self::simulated());
+        }
+        nova_link::check_machine(&*runner, Some(config.network.network_manager)).await?;
+        Ok(Self::real(runner, config))
+    }
+
+    /// One in memory, for simulated guests: the real machine's network is left alone.
+    pub fn simulated() -> Self {
+        Self {
+            links: Arc::new(FakeLinks::default()),
+            firewall: Arc::new(FakeNetworkFirewall::default()),
+            dhcp: Arc::new(FakeDhcpServers::default()),
+            forwards: false,
+        }
+    }
+
     /// The machine that this process runs on.
     pub fn real(runner: Arc<dyn Runner>, config: &NetworkConfig) -> Self {
         Self {
@@ -78,7 +100,8 @@ impl Machine {
 ///
 /// # Errors
 /// [`NetworkError::Unsupported`] and [`NetworkError::Address`] for flags that cannot be followed;
-/// [`NetworkError::Bus`] when messages can never be listened to. Everything else is tried again, and said in the log.
+/// [`NetworkError::Bus`] when messages can never be listened to, [`NetworkError::Tenure`] when another is this host's
+/// nova-network. Everything else is tried again, and said in the log.
 pub async fn run(parts: Parts, stop: Stop) -> Result<(), NetworkError> {
     let settings = Settings::of(&parts.config, parts.flag_file).await?;
     let (topic, host) = (Topic::Network, parts.config.common.host.to_string());
@@ -87,34 +110,30 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), NetworkError> {
     let messages = Arc::new(Messages::new(parts.db.clone(), hint.clone()));
     let serving = nova_bus::serve(parts.bus, subscription, messages, stop.clone());
     let common = parts.config.common;
-    let heartbeat = Heartbeat {
+    let membership = Membership {
         db: parts.db.clone(),
-        host: common.host,
+        hosts: vec![common.host],
         binary: NetworkConfig::BINARY,
         zone: common.node_availability_zone,
         enable_new: common.enable_new_services,
+        holder: Holder::of(&common.state_path),
         interval: common.report_interval,
     };
-    let heartbeat = nova_service::heartbeat(heartbeat, stop.clone());
-    let turns = Turns { host: NetworkHost::new(settings, parts.db, parts.machine), ready: parts.ready };
+    let Some(tenure) = nova_service::enter(membership, &parts.ready, &stop).await? else { return Ok(()) };
+    let turns = Turns(NetworkHost::new(settings, parts.db, parts.machine));
     let turns = Ticks::new("networks", common.tick_interval).hinted_by(&hint).run(stop, turns);
-    let (served, (), ()) = tokio::join!(serving, turns, heartbeat);
-    Ok(served?)
+    // It listens by the time it is ready, or waits for the broker, which readiness does not.
+    let work = async { tokio::join!(biased; serving, async { parts.ready.set() }, turns).0 };
+    Ok(tenure.hold(work).await??)
 }
 
-/// The daemon is ready when the first turn is done.
-struct Turns {
-    host: NetworkHost,
-    ready: Ready,
-}
+struct Turns(NetworkHost);
 
 #[async_trait]
 impl Turn for Turns {
     type Error = NetworkError;
 
     async fn turn(&mut self) -> Result<(), NetworkError> {
-        self.host.turn().await?;
-        self.ready.set();
-        Ok(())
+        self.0.turn().await
     }
 }

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use nova_bus::{Bus, BusError, Handler, Subscription};
 use nova_config::{Config, SchedulerConfig};
 use nova_db::{Db, DbError};
-use nova_service::{Heartbeat, Hint, Ready, Stop, Ticks};
+use nova_service::{Hint, Holder, Membership, Ready, Stop, TenureError, Ticks};
 use nova_wire::{Context, Failure, SchedulerCall, Topic};
 use serde_json::Value;
 
@@ -43,30 +43,37 @@ pub enum SchedulerError {
     /// Messages cannot be listened to, and waiting would not mend it.
     #[error("listening to messages")]
     Bus(#[from] BusError),
+    /// Another works as this host's nova-scheduler.
+    #[error(transparent)]
+    Tenure(#[from] TenureError),
 }
 
-/// Places instances until `stop`; a transaction that has begun is finished. Several schedulers may run at once.
+/// Places instances until `stop`; a transaction that has begun is finished. Several schedulers may run at once,
+/// each under a host name of its own.
 ///
 /// # Errors
-/// [`SchedulerError`] when messages can never be listened to.
+/// [`SchedulerError`] when messages can never be listened to, or another has this host's name.
 pub async fn run(parts: Parts, stop: Stop) -> Result<(), SchedulerError> {
     let Parts { db, bus, config, ready } = parts;
     let (common, host) = (&config.common, config.common.host.clone());
     let subscription = Subscription { topic: Topic::Scheduler, host: host.as_str().to_owned(), prefetch: PREFETCH };
-    let heartbeat = Heartbeat {
+    let membership = Membership {
         db: db.clone(),
-        host,
+        hosts: vec![host],
         binary: SchedulerConfig::BINARY,
         zone: common.node_availability_zone.clone(),
         enable_new: common.enable_new_services,
+        holder: Holder::of(&common.state_path),
         interval: common.report_interval,
     };
+    let Some(tenure) = nova_service::enter(membership, &ready, &stop).await? else { return Ok(()) };
     let hint = Hint::default();
     let schedule = Ticks::new("schedule", common.tick_interval).hinted_by(&hint);
     let housekeeping = Ticks::new("housekeeping", common.periodic_interval);
     let scheduler = Scheduler::new(db.clone(), Arc::clone(&bus), Settings::of(&config));
     let served = nova_bus::serve(bus, subscription, Arc::new(Messages(hint.clone())), stop.clone());
-    let (served, (), (), (), ()) = tokio::join!(
+    let work = async {
+        tokio::join!(
         biased;
         async {
             let served = served.await;
@@ -78,9 +85,10 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), SchedulerError> {
         async { ready.set() },
         schedule.run(stop.clone(), scheduler),
         housekeeping.run(stop.clone(), || housekeeping::clean(&db)),
-        nova_service::heartbeat(heartbeat, stop.clone()),
-    );
-    Ok(served?)
+        )
+        .0
+    };
+    Ok(tenure.hold(work).await??)
 }
 
 /// Every message is a hint.

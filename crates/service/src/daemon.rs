@@ -4,15 +4,19 @@ use std::error::Error;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
+use nova_bus::Bus;
 use nova_config::{CommonFlags, Warning};
+use nova_db::{Db, DbError};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::lock::{self, Lock};
 use crate::ready::announce;
+use crate::status::Health;
 use crate::ticks::message;
 use crate::{Ready, ServiceError, Stop, chain, logging, ready, signals, state, status};
 
@@ -23,6 +27,7 @@ pub struct Daemon {
     began: Instant,
     stop: Stop,
     ready: Ready,
+    health: Health,
     expected: Vec<Ready>,
     parts: JoinSet<Result<&'static str, ServiceError>>,
     drain_timeout: Duration,
@@ -45,18 +50,19 @@ impl Daemon {
         logging::init(binary, flags)?;
         state::prepare(&flags.state_path)?;
         let lock = lock::take(&flags.lock_path, &flags.state_path, roles)?;
-        let (stop, ready) = (Stop::new(), Ready::default());
+        let (stop, ready, health) = (Stop::new(), Ready::default(), Health::default());
         signals::listen(stop.clone())?;
         info!(binary, host = %flags.host, version = env!("CARGO_PKG_VERSION"), "Starting {binary}.");
         for warning in warnings {
             warn!("{warning}");
         }
-        status::serve(flags.status_port, ready.clone(), stop.clone()).await;
+        status::serve(flags.status_port, ready.clone(), health.clone(), stop.clone()).await;
         Ok(Self {
             binary,
             began,
             stop,
             ready,
+            health,
             expected: Vec::new(),
             parts: JoinSet::new(),
             drain_timeout: flags.drain_timeout,
@@ -74,6 +80,37 @@ impl Daemon {
         let ready = Ready::default();
         self.expected.push(ready.clone());
         ready
+    }
+
+    /// Lets `/healthz` say so while the database cannot be reached.
+    pub fn watch_database(&self, db: &Db) {
+        let db = db.clone();
+        self.watch("database", move || {
+            let db = db.clone();
+            async move {
+                db.read().await?.now().await?;
+                Ok::<(), DbError>(())
+            }
+        });
+    }
+
+    /// Lets `/healthz` say so while the broker cannot be reached.
+    pub fn watch_bus(&self, bus: &Arc<dyn Bus>) {
+        let bus = Arc::clone(bus);
+        self.watch("broker", move || {
+            let bus = Arc::clone(&bus);
+            async move { bus.reachable().await }
+        });
+    }
+
+    /// Lets `/healthz` say so while something else outside cannot be reached. `ask` finds out, when it is asked for.
+    pub fn watch<F, E>(&self, what: &'static str, ask: impl Fn() -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Error + 'static,
+    {
+        let probe = move || ask().map(|answer| answer.map_err(|error| chain(&error).to_string())).boxed();
+        self.health.add(what, Arc::new(probe));
     }
 
     /// Runs a part of the daemon. When it ends, by itself or by an error, the others are told to stop.

@@ -58,6 +58,15 @@ pub enum ServiceError {
     /// The signals that stop a daemon cannot be caught.
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
+    /// The database cannot be opened.
+    #[error("cannot use the database {url} (--sql_connection)")]
+    Database {
+        /// The database, without its password.
+        url: nova_config::DatabaseUrl,
+        /// Why not.
+        #[source]
+        source: nova_db::DbError,
+    },
     /// A part of the daemon failed.
     #[error("{part} failed")]
     Part {

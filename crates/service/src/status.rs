@@ -1,9 +1,12 @@
 //! `/healthz` and `/metrics` on a loopback port.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, join_all};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -15,11 +18,44 @@ use tracing::{info, warn};
 
 use crate::{Ready, Stop};
 
+/// How long whatever is asked may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// How often old samples are folded into histograms; otherwise that happens only when somebody asks.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// Asks something outside whether it can be reached; the error says why not.
+type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// What the daemon cannot work without, asked when somebody asks for its health.
+#[derive(Clone, Default)]
+pub(crate) struct Health(Arc<Mutex<Vec<(&'static str, Probe)>>>);
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Health").finish_non_exhaustive()
+    }
+}
+
+impl Health {
+    pub(crate) fn add(&self, what: &'static str, probe: Probe) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((what, probe));
+    }
+
+    /// What cannot be reached, and why; one line each.
+    async fn complaints(&self) -> String {
+        let probes = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let asked = probes.iter().map(async |(what, probe)| {
+            let answered = tokio::time::timeout(PATIENCE, probe()).await;
+            let complaint = answered.unwrap_or_else(|_| Err("does not answer".to_owned())).err()?;
+            Some(format!("{what}: {complaint}\n"))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+}
+
 /// Begins to answer on `port`; 0 means not at all. That the port is taken is no reason not to start.
-pub(crate) async fn serve(port: u16, ready: Ready, stop: Stop) {
+pub(crate) async fn serve(port: u16, ready: Ready, health: Health, stop: Stop) {
     if port == 0 {
         return;
     }
@@ -31,27 +67,26 @@ pub(crate) async fn serve(port: u16, ready: Ready, stop: Stop) {
         return warn!("No metrics: another recorder is installed.");
     };
     info!(port, "Metrics are on http://127.0.0.1:{port}/metrics.");
-    tokio::spawn(accept(listener, metrics, ready, stop));
+    tokio::spawn(accept(listener, metrics, (ready, health), stop));
 }
 
-async fn accept(listener: TcpListener, metrics: PrometheusHandle, ready: Ready, stop: Stop) {
+async fn accept(listener: TcpListener, metrics: PrometheusHandle, state: (Ready, Health), stop: Stop) {
     let mut upkeep = tokio::time::interval(UPKEEP);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = upkeep.tick() => metrics.run_upkeep(),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(answer(stream, metrics.clone(), ready.clone()))),
+                Ok((stream, _)) => drop(tokio::spawn(answer(stream, metrics.clone(), state.clone()))),
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             },
         }
     }
 }
 
-async fn answer(stream: TcpStream, metrics: PrometheusHandle, ready: Ready) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let response = respond(request.method(), request.uri().path(), &ready, || metrics.render());
-        async { Ok::<_, Infallible>(response) }
+async fn answer(stream: TcpStream, metrics: PrometheusHandle, state: (Ready, Health)) {
+    let service = service_fn(async |request: Request<Incoming>| {
+        Ok::<_, Infallible>(respond(request.method(), request.uri().path(), &state, || metrics.render()).await)
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -62,9 +97,17 @@ async fn answer(stream: TcpStream, metrics: PrometheusHandle, ready: Ready) {
     let _ = serving.await;
 }
 
-fn respond(method: &Method, path: &str, ready: &Ready, metrics: impl Fn() -> String) -> Response<String> {
+async fn respond(
+    method: &Method,
+    path: &str,
+    (ready, health): &(Ready, Health),
+    metrics: impl Fn() -> String,
+) -> Response<String> {
     let (status, body) = match (method, path) {
-        (&Method::GET, "/healthz") if ready.is_set() => (StatusCode::OK, "ok\n".to_owned()),
+        (&Method::GET, "/healthz") if ready.is_set() => match health.complaints().await {
+            complaints if complaints.is_empty() => (StatusCode::OK, "ok\n".to_owned()),
+            complaints => (StatusCode::SERVICE_UNAVAILABLE, complaints),
+        },
         (&Method::GET, "/healthz") => (StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
         (&Method::GET, "/metrics") => (StatusCode::OK, metrics()),
         (&Method::GET, _) => (StatusCode::NOT_FOUND, "see /healthz and /metrics\n".to_owned()),
@@ -93,10 +136,23 @@ mod tests {
     async fn health_follows_readiness_and_metrics_are_counted() {
         // A port that is free now; the test would fail, not hang, if another took it.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port();
-        let (ready, stop) = (Ready::default(), Stop::new());
-        serve(port, ready.clone(), stop.clone()).await;
+        let (ready, health, stop) = (Ready::default(), Health::default(), Stop::new());
+        serve(port, ready.clone(), health.clone(), stop.clone()).await;
         assert_eq!(ask(port, "GET /healthz").await, "503 starting");
         ready.set();
+        assert_eq!(ask(port, "GET /healthz").await, "200 ok");
+        let away = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let asked = Arc::clone(&away);
+        health.add("database", Arc::new(|| Box::pin(async { Ok(()) })));
+        health.add(
+            "broker",
+            Arc::new(move || {
+                let away = asked.load(std::sync::atomic::Ordering::SeqCst);
+                Box::pin(async move { if away { Err("gone fishing".to_owned()) } else { Ok(()) } })
+            }),
+        );
+        assert_eq!(ask(port, "GET /healthz").await, "503 broker: gone fishing");
+        away.store(false, std::sync::atomic::Ordering::SeqCst);
         assert_eq!(ask(port, "GET /healthz").await, "200 ok");
         metrics::counter!("nova_test_total").increment(2);
         assert!(ask(port, "GET /metrics").await.contains("nova_test_total 2"));

@@ -63,12 +63,13 @@ pub struct Ticks {
     name: &'static str,
     period: Duration,
     hint: Hint,
+    spread: bool,
 }
 
 impl Ticks {
     /// Names the work, for logs and metrics, and its period.
     pub fn new(name: &'static str, period: Duration) -> Self {
-        Self { name, period, hint: Hint::default() }
+        Self { name, period, hint: Hint::default(), spread: false }
     }
 
     /// Lets `hint` bring the work forward.
@@ -78,10 +79,25 @@ impl Ticks {
         self
     }
 
+    /// Lets the first turn come somewhere within the first period, for work that many do at once.
+    #[must_use]
+    pub fn spread(mut self) -> Self {
+        self.spread = true;
+        self
+    }
+
     /// Does `work` until `stop`; work that has begun is finished. An error or a panic is logged once, the end of a
     /// row of them too, and the next try comes later and later (up to 30 s, or the period).
     pub async fn run(self, stop: Stop, mut work: impl Turn) {
         let mut failures: u32 = 0;
+        if self.spread {
+            let first = self.period.mul_f64(rand::rng().random_range(0.0..1.0));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(first) => {}
+                () = self.hint.0.notified() => {}
+            }
+        }
         while !stop.is_cancelled() {
             let began = Instant::now();
             let failure = match AssertUnwindSafe(work.turn()).catch_unwind().await {
@@ -176,6 +192,16 @@ mod tests {
         let came = turns(4, Ticks::new("t", Duration::from_secs(1)), |_| false).await;
         assert_eq!(came[0], 0);
         assert!(came.windows(2).all(|pair| (900..=1101).contains(&(pair[1] - pair[0]))), "{came:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_many_do_begins_within_the_first_period_or_when_hinted_at() {
+        let ticks = Ticks::new("t", Duration::from_secs(100)).spread();
+        let first = turns(1, ticks.clone(), |_| false).await[0];
+        let second = turns(1, ticks.clone(), |_| false).await[0];
+        assert!(first < 100_000 && second < 100_000 && first != second, "{first} {second}");
+        ticks.hint.give();
+        assert_eq!(turns(1, ticks, |_| false).await, [0]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -50,6 +50,9 @@ flags! {
         simulated_memory_mb: u32 = "524288",
         /// GiB of disk of a simulated host.
         simulated_local_gb: u32 = "16384",
+        /// How many simulated hosts this process is, named by --host with -1, -2, … behind it; for tests and benches. 0
+        /// is one host under its own name.
+        simulated_hosts: u16 = "0",
         /// How long a simulated guest takes to boot.
         simulated_boot_time: Duration = "0.05",
     }

@@ -16,6 +16,8 @@ flags! {
     NetworkFlags {
         /// FlatManager, FlatDHCPManager or VlanManager; the same on all hosts.
         network_manager: ManagerKind = "nova.network.manager.VlanManager",
+        /// Leave this machine's network alone, for simulated guests: bridges, firewall and DHCP are only remembered.
+        fake_network: bool = "false",
         /// Bridge of the flat managers.
         flat_network_bridge: String = "br100",
         /// Interface that FlatDHCPManager puts into that bridge; none on a single host.

@@ -105,6 +105,16 @@ pub async fn due_on_host(conn: &mut Conn, host: &HostName, limit: u32) -> Result
     views(conn, "i.host = ? and i.task_state is not null and i.deleted = false", &[host.into()], Some(limit)).await
 }
 
+/// Those of `hosts` that have a task to do, for a process that does the work of many.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn hosts_with_tasks(conn: &mut Conn, hosts: &[HostName]) -> Result<Vec<HostName>, DbError> {
+    let names: Vec<String> = hosts.iter().map(HostName::to_string).collect();
+    let rows = conn.all(HOSTS_WITH_TASKS, &[names.into()]).await?;
+    rows.iter().map(|row| row.parse("host")).collect()
+}
+
 /// Instances without a host that wait for the scheduler: to be placed, or to be ended before they were.
 ///
 /// # Errors
@@ -218,6 +228,9 @@ pub(super) const DUE_SCHEDULER: &str = concat!(
     " from instances i where i.host is null and i.task_state in ('scheduling', 'terminating') and i.deleted = false \
      order by i.id limit ?"
 );
+
+pub(super) const HOSTS_WITH_TASKS: &str = "select distinct host from instances \
+     where host in (?..) and task_state is not null and deleted = false";
 
 pub(super) const VIEW: &str = concat!(
     "select ",

@@ -2,10 +2,11 @@
 
 use nova_types::HostName;
 
-use super::{acquire, delete, heartbeat, list, renew, set_disabled, zones};
+use super::{Claim, ClaimError, acquire, delete, heartbeat, introduce, list, release, renew, set_disabled, zones};
 use crate::dev::{self, fixtures};
 use crate::error::DbError;
 use crate::open::Db;
+use crate::transaction;
 
 #[tokio::test]
 async fn a_daemon_reports_and_is_listed() {
@@ -34,19 +35,80 @@ async fn a_daemon_reports_and_is_listed() {
     .await;
 }
 
+fn claim(holder: &str, hosts: &[&str]) -> Claim {
+    Claim {
+        hosts: hosts.iter().map(|host| fixtures::name(host)).collect(),
+        binary: "nova-compute",
+        zone: "west".to_owned(),
+        enable_new: true,
+        holder: holder.to_owned(),
+        lease_seconds: 30,
+    }
+}
+
+async fn enter(db: &Db, claim: &Claim) -> Result<(), String> {
+    introduce(&mut db.write().await.unwrap(), claim).await.unwrap();
+    transaction!(db, |tx| -> ClaimError { acquire(tx, claim).await }).map_err(|refused| refused.to_string())
+}
+
 #[tokio::test]
-async fn a_name_belongs_to_one_daemon_until_its_lease_is_over() {
+async fn a_name_belongs_to_one_installation_until_its_lease_is_over() {
     dev::each(async |db: &Db| {
-        let host: HostName = fixtures::name("h1");
+        let (one, other) = (claim("a", &["h1"]), claim("b", &["h1"]));
+        enter(db, &one).await.unwrap();
+        enter(db, &one).await.expect("after a crash the same installation goes on at once");
+        let refused = enter(db, &other).await.unwrap_err();
+        let seconds =
+            refused.strip_prefix("another nova-compute works as host h1; if it is gone, its name is free in ");
+        let seconds: u32 = seconds.and_then(|rest| rest.strip_suffix(" s")).expect(&refused).parse().unwrap();
+        assert!((25..=30).contains(&seconds), "{refused}");
         let mut conn = db.write().await.unwrap();
-        heartbeat(&mut conn, &host, "nova-compute", "nova", true).await.unwrap();
-        let epoch = acquire(&mut conn, &host, "nova-compute", 30).await.unwrap().unwrap();
-        assert_eq!(acquire(&mut conn, &host, "nova-compute", 30).await.unwrap(), None);
-        assert!(renew(&mut conn, &host, "nova-compute", epoch, 0).await.unwrap());
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        let next = acquire(&mut conn, &host, "nova-compute", 30).await.unwrap().unwrap();
-        assert_eq!(next, epoch + 1);
-        assert!(!renew(&mut conn, &host, "nova-compute", epoch, 30).await.unwrap());
+        assert!(renew(&mut conn, &one).await.unwrap());
+        assert!(!renew(&mut conn, &other).await.unwrap());
+        release(&mut conn, &other).await.unwrap();
+        assert!(renew(&mut conn, &one).await.unwrap(), "only the holder gives a name up");
+        conn.execute("update services set lease_until = {now-?}", &[1.into()]).await.unwrap();
+        drop(conn);
+        enter(db, &other).await.expect("silence ends a lease");
+        assert!(!renew(&mut db.write().await.unwrap(), &one).await.unwrap());
+        release(&mut db.write().await.unwrap(), &other).await.unwrap();
+        enter(db, &one).await.expect("a name that was given up is free at once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_names_are_taken_together_or_not_at_all() {
+    dev::each(async |db: &Db| {
+        enter(db, &claim("b", &["h7"])).await.unwrap();
+        let hosts: Vec<String> = (1..=1000).map(|n| format!("h{n}")).collect();
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let refused = enter(db, &claim("a", &hosts)).await.unwrap_err();
+        assert!(refused.contains("works as host h7;"), "{refused}");
+        let alone = claim("c", &["h1"]);
+        enter(db, &alone).await.expect("the refused claim holds nothing");
+        release(&mut db.write().await.unwrap(), &alone).await.unwrap();
+        release(&mut db.write().await.unwrap(), &claim("b", &["h7"])).await.unwrap();
+        enter(db, &claim("a", &hosts)).await.unwrap();
+        let mut conn = db.write().await.unwrap();
+        assert!(renew(&mut conn, &claim("a", &hosts)).await.unwrap());
+        let rows = list(&mut conn).await.unwrap();
+        assert_eq!(rows.len(), 1000);
+        assert!(rows.iter().all(|row| row.availability_zone == "west" && row.is_up(5) && !row.disabled));
+        delete(&mut conn, &fixtures::name("h9"), "nova-compute").await.unwrap();
+        assert!(!renew(&mut conn, &claim("a", &hosts)).await.unwrap(), "a row that was deleted is missed");
+        drop(conn);
+        enter(db, &claim("a", &hosts)).await.expect("and made again");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_several_that_want_a_name_at_once_one_gets_it() {
+    dev::each(async |db: &Db| {
+        let claims: Vec<Claim> = (0..8).map(|n| claim(&format!("holder {n}"), &["h1", "h2"])).collect();
+        let entered = dev::at_once(claims.iter().map(|claim| enter(db, claim))).await;
+        assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 1, "{entered:?}");
     })
     .await;
 }

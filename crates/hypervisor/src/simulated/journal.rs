@@ -4,17 +4,18 @@
 //! machine that loses its power are gone anyway.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nova_types::InstanceId;
 use tracing::error;
 
 use crate::Power;
 
+/// The file is opened for each line: one process may simulate more hosts than it may have files open.
 #[derive(Debug)]
-pub(crate) struct Journal(Option<File>);
+pub(crate) struct Journal(Option<PathBuf>);
 
 impl Journal {
     pub(crate) const fn none() -> Self {
@@ -34,13 +35,16 @@ impl Journal {
         let short = path.with_extension("new");
         fs::write(&short, guests.iter().map(|(id, power)| line(*id, Some(*power))).collect::<String>())?;
         fs::rename(&short, path)?;
-        let file = OpenOptions::new().append(true).open(path)?;
-        Ok((Self(Some(file)), guests))
+        Ok((Self(Some(path.to_owned())), guests))
     }
 
-    pub(crate) fn write(&mut self, id: InstanceId, power: Option<Power>) {
-        if let Some(file) = &mut self.0
-            && let Err(failed) = file.write_all(line(id, power).as_bytes())
+    pub(crate) fn write(&self, id: InstanceId, power: Option<Power>) {
+        let append = |path: &Path| {
+            let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+            file.write_all(line(id, power).as_bytes())
+        };
+        if let Some(path) = &self.0
+            && let Err(failed) = append(path)
         {
             error!(instance.id = %id, error = %failed, "A simulated guest could not be noted down.");
         }

@@ -9,6 +9,7 @@ fn daemon(folder: &tempfile::TempDir) -> Daemon {
         began: Instant::now(),
         stop: Stop::new(),
         ready: Ready::default(),
+        health: Health::default(),
         expected: Vec::new(),
         parts: JoinSet::new(),
         drain_timeout: Duration::from_secs(5),
