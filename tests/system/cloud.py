@@ -15,6 +15,7 @@ from pathlib import Path
 import servers
 from clients import CLIENTS
 from daemon import Daemon
+from guest import Guest
 
 BIN = Path(os.environ.get("NOVA_BIN", "target/debug")).resolve()
 ADDRESS = "192.0.2.1"
@@ -24,6 +25,11 @@ COMBINED = ["nova-combined"]
 # In no particular order: each must bear that the others are not there yet.
 FIVE = ["nova-compute", "nova-network", "nova-scheduler", "nova-objectstore", "nova-api"]
 NUMBERS = itertools.count()
+
+
+def as_it_is(*words):
+    """The command line of what runs on the test's own host."""
+    return list(words)
 
 
 class SQLite:
@@ -40,7 +46,10 @@ class SQLite:
 class Cloud:
     """One state folder and the processes that work on it."""
 
-    def __init__(self, folder, hypervisor, log, port=8773, flags=(), database=None, broker=None, address=ADDRESS):
+    def __init__(
+        self, folder, hypervisor, log, port=8773, flags=(), database=None, broker=None, address=ADDRESS, servers_at="127.0.0.1", inside=as_it_is
+    ):
+        self.inside = inside
         self.folder = Path(folder)
         self.state = self.folder / "state"
         self.conf = self.folder / "nova.conf"
@@ -68,21 +77,25 @@ class Cloud:
         ]
         if database:
             database.create(self.name)
-            self.flags.append(f"--sql_connection={database.url(self.name)}")
+            self.flags.append(f"--sql_connection={database.url(self.name, servers_at)}")
         if broker:
-            self.flags += broker.flags(broker.virtual_host())
+            self.flags += broker.flags(broker.virtual_host(), servers_at)
+        if broker and hypervisor == "simulated":
+            self.flags.append("--fake_network")
         self.flags += flags
+        # By name; those that a test adds bear names of their own.
         self.daemons = {}
         for name in FIVE if broker else COMBINED:
             self.add(name)
 
-    def add(self, name, key=None, *flags):
+    def add(self, name, *flags, key=None, inside=None):
         """Adds a daemon, or a second one of a kind under another key; it is not started yet."""
         key = key or name
-        log = self.log if name in COMBINED else self.log.with_name(f"{self.log.stem}-{key}.log")
+        log, status_port = self.log, servers.free_port()
         if name not in COMBINED:
-            flags = [f"--status_port={servers.free_port()}", *flags]
-        self.daemons[key] = Daemon(key, [BIN / name, f"--flagfile={self.conf}", *flags], log)
+            log = log.with_name(f"{log.stem}-{key}.log")
+        command = [BIN / name, f"--flagfile={self.conf}", f"--status_port={status_port}", *flags]
+        self.daemons[key] = Daemon(key, (inside or self.inside)(*command), log, status_port)
         return self.daemons[key]
 
     @property
@@ -116,20 +129,24 @@ class Cloud:
             (folder / name).write_bytes(name.encode() * 512)
         self.add_image(folder)
 
-    def run_manage(self, *words):
+    def run_manage(self, *words, inside=None):
         """Runs `nova-manage` and returns how it went."""
-        command = [BIN / "nova-manage", f"--flagfile={self.conf}", *words]
+        command = (inside or self.inside)(BIN / "nova-manage", f"--flagfile={self.conf}", *words)
         return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
 
-    def manage(self, *words):
+    def manage(self, *words, inside=None):
         """Runs `nova-manage`, which must succeed, and returns what it printed."""
-        done = self.run_manage(*words)
+        done = self.run_manage(*words, inside=inside)
         assert done.returncode == 0, f"nova-manage {' '.join(words)}: status {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def check(self):
         """`nova-manage check` must find nothing amiss."""
         self.manage("check")
+
+    def guest(self, address, private_key, folder):
+        """A guest as its host sees it."""
+        return Guest(address, private_key, folder, self.inside)
 
     def client(self, kind, project=PROJECT, port=None):
         """A client of one of the kinds in `clients.py`, with the keys of the project's owner."""

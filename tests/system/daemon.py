@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 READY_WITHIN = 30
@@ -13,8 +15,9 @@ READY_WITHIN = 30
 class Daemon:
     """A command line, and the process that runs it now."""
 
-    def __init__(self, name, command, log):
+    def __init__(self, name, command, log, status_port=None):
         self.name, self.command, self.log = name, [str(word) for word in command], Path(log)
+        self.status_port = status_port
         self.process = None
         self.ready = None
 
@@ -53,6 +56,14 @@ class Daemon:
         self.begin()
         self.wait(within)
         return time.monotonic() - began
+
+    def health(self):
+        """What it says of itself at /healthz: `ok`, or what it misses."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.status_port}/healthz", timeout=5) as answer:
+                return answer.read().decode().strip()
+        except urllib.error.HTTPError as refused:
+            return refused.read().decode().strip()
 
     def runs(self):
         return self.process is not None and self.process.poll() is None

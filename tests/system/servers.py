@@ -12,6 +12,8 @@ import pymysql
 
 from wait import eventually
 
+# The databases that five daemons may share.
+ENGINES = ["mariadb", "postgresql"]
 NOBODY = 65534
 # How many installations can share one broker: each has a virtual host, which the broker makes when it first starts.
 VIRTUAL_HOSTS = 16

@@ -9,7 +9,7 @@ import botocore.exceptions
 import pytest
 
 from cloud import PROJECT, Cloud
-from conftest import ENGINES
+from servers import ENGINES
 from wait import eventually
 
 AT_ONCE = 64
