@@ -44,6 +44,8 @@ pub(crate) const FLAGS: &[&str] = &[
     "--quota_cores=100000",
     "--network_manager=nova.network.manager.FlatDHCPManager",
     "--ec2_listen=127.0.0.1",
+    "--s3_listen_host=127.0.0.1",
+    "--s3_listen_port=0",
 ];
 
 impl Cloud {

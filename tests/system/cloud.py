@@ -63,7 +63,8 @@ class Cloud:
             f"--state_path={self.state}",
             f"--my_ip={address}",
             f"--ec2_port={port}",
-            f"--s3_port={port + 100}",
+            # 3333 for 8773: several clouds run on one host.
+            f"--s3_port={port - 5440}",
             f"--hypervisor={hypervisor}",
             "--network_manager=nova.network.manager.FlatDHCPManager",
             "--flat_network_bridge=br100",

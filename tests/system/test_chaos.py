@@ -30,7 +30,7 @@ def cloud(request, servers, logs, tmp_path_factory):
     second = ["--host=second", f"--lock_path={folder}/second"]
     cloud.add("nova-api", *second, f"--ec2_listen_port={PORTS[1]}", key="second-api")
     cloud.add("nova-scheduler", *second, key="second-scheduler")
-    cloud.add("nova-objectstore", *second, f"--s3_listen_port={PORTS[1] + 100}", key="second-objectstore")
+    cloud.add("nova-objectstore", *second, f"--s3_listen_port={PORTS[1] - 5440}", key="second-objectstore")
     cloud.create()
     cloud.start()
     cloud.add_fake_image()

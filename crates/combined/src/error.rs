@@ -20,6 +20,9 @@ pub enum CombinedError {
     /// The API cannot begin: its port, or the key that opens users' secrets.
     #[error(transparent)]
     Api(#[from] nova_api::ApiError),
+    /// The object store cannot begin: its port.
+    #[error(transparent)]
+    Objectstore(#[from] nova_objectstore::ObjectstoreError),
     /// Real guests were asked for, and cannot be connected here.
     #[error(transparent)]
     Machine(#[from] nova_link::MachineError),

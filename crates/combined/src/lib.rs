@@ -21,12 +21,13 @@ use nova_types::Clock;
 use parts::Surroundings;
 
 /// The daemons that are not to run beside this process on one state folder.
-pub const ROLES: &[&str] = &["nova-combined", "nova-api", "nova-scheduler", "nova-network", "nova-compute"];
+pub const ROLES: &[&str] =
+    &["nova-combined", "nova-api", "nova-objectstore", "nova-scheduler", "nova-network", "nova-compute"];
 
 /// Opens what the daemons need, and spawns them. `flag_file` is what `nova-dhcpbridge` is to read.
 ///
 /// # Errors
-/// What keeps them from working at all: the database, the listener, the secrets; with `--hypervisor=libvirt` also missing
+/// What keeps them from working at all: the database, the listeners, the secrets; with `--hypervisor=libvirt` also missing
 /// rights and programs. The rest is theirs to wait for.
 pub async fn assemble(
     daemon: &mut Daemon,
@@ -45,6 +46,7 @@ pub async fn assemble(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let around = Surroundings { db, bus, clock, runner };
     parts::spawn_api(daemon, config, &around).await?;
+    parts::spawn_objectstore(daemon, config, &around).await?;
     parts::spawn_scheduler(daemon, config, &around);
     let real = parts::spawn_compute(daemon, config, &around);
     parts::spawn_network(daemon, config, &around, flag_file, real);

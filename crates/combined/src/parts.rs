@@ -48,6 +48,17 @@ pub(crate) async fn spawn_api(
     Ok(())
 }
 
+pub(crate) async fn spawn_objectstore(
+    daemon: &mut Daemon,
+    config: &CombinedConfig,
+    around: &Surroundings,
+) -> Result<(), CombinedError> {
+    let Surroundings { db, clock, .. } = around.clone();
+    let parts = nova_objectstore::prepare(config.objectstore_config(), db, clock, daemon.expect()).await?;
+    daemon.spawn("nova-objectstore", nova_objectstore::run(parts, daemon.stop()));
+    Ok(())
+}
+
 pub(crate) fn spawn_scheduler(daemon: &mut Daemon, config: &CombinedConfig, around: &Surroundings) {
     let Surroundings { db, bus, .. } = around.clone();
     let parts = nova_scheduler::Parts { db, bus, config: config.scheduler_config(), ready: daemon.expect() };

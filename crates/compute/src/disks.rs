@@ -4,19 +4,19 @@
 //! gets the instance in hand, for its thread holds the ticket.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use nova_db::{Db, images};
+use nova_db::Db;
 use nova_hypervisor::{Disk, KernelBoot};
-use nova_images::{Base, BaseCache, ImageStore, InstanceFolders, Seed, create_blank, create_overlay, create_seed_disk};
-use nova_types::image::{DiskFormat, Image};
+use nova_images::{Base, InstanceFolders, Seed, create_blank, create_overlay, create_seed_disk};
+use nova_types::InstanceId;
+use nova_types::image::DiskFormat;
 use nova_types::instance::Instance;
-use nova_types::{ImageId, InstanceId};
 use time::OffsetDateTime;
 
 use crate::desk::Ticket;
 use crate::problem::{BoxError, Problem};
+use crate::source::Source;
 use crate::{Settings, seed};
 
 const ROOT: &str = "disk";
@@ -45,46 +45,30 @@ pub(crate) struct Bases {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Disks {
-    images: ImageStore,
-    cache: BaseCache,
+    source: Source,
     folders: InstanceFolders,
     minimum_root_bytes: u64,
 }
 
 impl Disks {
-    pub(crate) fn new(images: ImageStore, instances_path: &Path, settings: &Settings) -> Self {
-        Self {
-            images,
-            cache: BaseCache::new(instances_path),
-            folders: InstanceFolders::new(instances_path),
-            minimum_root_bytes: settings.minimum_root_bytes,
-        }
+    pub(crate) fn new(source: Source, instances_path: &Path, settings: &Settings) -> Self {
+        Self { source, folders: InstanceFolders::new(instances_path), minimum_root_bytes: settings.minimum_root_bytes }
     }
 
     /// Sees to it that the images of an instance are on this host; fetching takes as long as it takes.
     pub(crate) async fn fetch(&self, db: &Db, instance: &Instance) -> Result<Bases, Problem> {
-        let root = self.base(db, instance.image).await?;
+        let root = self.source.base(db, instance.id, instance.image).await?;
         let kernel = match instance.kernel {
-            Some(kernel) => Some(self.base(db, kernel).await?),
+            Some(kernel) => Some(self.source.base(db, instance.id, kernel).await?),
             None => None,
         };
         // A ramdisk without a kernel has nothing to be used by.
         let ramdisk = match instance.ramdisk.filter(|_| kernel.is_some()) {
-            Some(ramdisk) => Some(self.base(db, ramdisk).await?),
+            Some(ramdisk) => Some(self.source.base(db, instance.id, ramdisk).await?),
             None => None,
         };
+        self.source.forget(instance.id);
         Ok(Bases { root, kernel, ramdisk })
-    }
-
-    async fn base(&self, db: &Db, id: ImageId) -> Result<Base, Problem> {
-        let image = images::get_any(&mut db.read().await?, id).await?;
-        let Some(Image { sha256: Some(sha256), format, .. }) = image else {
-            return Err(gone(id, "the image has no bytes, or no row"));
-        };
-        let (cache, images) = (self.cache.clone(), self.images.clone());
-        blocking(move || cache.ensure(&sha256, format, || images.open(id).map_err(io::Error::other)))
-            .await?
-            .map_err(|cause| gone(id, cause))
     }
 
     /// Makes what is missing of a guest's files. What is there stays as it is.
@@ -153,6 +137,7 @@ impl Disks {
 
     /// Removes all files of a guest.
     pub(crate) async fn remove(&self, id: InstanceId) -> Result<(), Problem> {
+        self.source.forget(id);
         let folders = self.folders.clone();
         blocking(move || folders.remove(id)).await?.map_err(Problem::later)
     }
@@ -164,7 +149,7 @@ impl Disks {
         grace: time::Duration,
         now: OffsetDateTime,
     ) -> Result<Vec<String>, Problem> {
-        let cache = self.cache.clone();
+        let cache = self.source.cache.clone();
         blocking(move || cache.prune(&wanted, grace, now)).await?.map_err(Problem::later)
     }
 
@@ -175,10 +160,7 @@ impl Disks {
     }
 }
 
-fn gone(id: ImageId, cause: impl Into<BoxError>) -> Problem {
-    Problem::never(format!("The image {id} could not be read."), cause)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+/// Runs what blocks on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(Problem::later)
 }

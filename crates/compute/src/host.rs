@@ -20,6 +20,7 @@ use crate::disks::Disks;
 use crate::groups::Groups;
 use crate::ledger::Ledger;
 use crate::problem::Problem;
+use crate::source::Source;
 use crate::{Parts, Settings};
 
 /// A network's row hardly ever changes.
@@ -62,7 +63,11 @@ impl Host {
         let real = real.map(|real| RealHost {
             groups: Groups::new(db.clone(), name.clone(), real.firewall),
             links: real.links,
-            disks: Disks::new(real.images, &real.instances_path, &settings),
+            disks: Disks::new(
+                Source::new(real.images, &real.instances_path, Arc::clone(&clock)),
+                &real.instances_path,
+                &settings,
+            ),
             boot: BootMark::new(&real.instances_path),
             instances_path: real.instances_path,
             runner: real.runner,

@@ -24,6 +24,7 @@ mod reboot;
 mod resources;
 mod run_instance;
 mod seed;
+mod source;
 mod start;
 mod start_up;
 mod steps;
@@ -44,7 +45,6 @@ use futures::future::join_all;
 use nova_bus::{Bus, BusError, Subscription};
 use nova_db::Db;
 use nova_hypervisor::Hypervisor;
-use nova_images::ImageStore;
 use nova_link::guests::GuestFirewall;
 use nova_link::links::Links;
 use nova_run::Runner;
@@ -89,7 +89,7 @@ pub struct Real {
     /// The bridges they are on.
     pub links: Arc<dyn Links>,
     /// Where images are fetched from.
-    pub images: ImageStore,
+    pub images: ImageSource,
     /// Flag `--instances_path`.
     pub instances_path: PathBuf,
     /// Asks the host how much disk it has.
@@ -138,6 +138,7 @@ pub struct Settings {
 }
 
 pub use resources::Capacity;
+pub use source::ImageSource;
 
 /// Why the daemon ended although it was not told to.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use nova_config::{ComputeConfig, ComputeFlags, ConnectionType, HypervisorChoice,
 use nova_db::Db;
 use nova_hypervisor::simulated::{self, Delays};
 use nova_hypervisor::{Choice, CloudId, GuestKind, Kind, Options, Simulated, Want, choose};
-use nova_images::ImageStore;
+use nova_images::{ImageStore, Remote};
 use nova_link::MachineError;
 use nova_link::guests::KernelGuestFirewall;
 use nova_link::links::KernelLinks;
@@ -22,7 +22,7 @@ use nova_types::{Clock, HostName};
 
 use tracing::info;
 
-use crate::{Capacity, Parts, Real, Settings};
+use crate::{Capacity, ImageSource, Parts, Real, Settings};
 
 const DEFAULT_URI: &str = "qemu:///system";
 const RANDOM: &str = "/proc/sys/kernel/random/uuid";
@@ -153,7 +153,11 @@ pub async fn prepare(
     let real = (!simulated).then(|| Real {
         firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), flags.allow_project_net_traffic)),
         links: Arc::new(KernelLinks),
-        images: ImageStore::new(&config.images.images_path),
+        images: ImageSource {
+            local: ImageStore::new(&config.images.images_path),
+            remote: Some(Remote::new(config.endpoint.s3_host.clone(), config.endpoint.s3_port)),
+            patience: flags.image_fetch_timeout,
+        },
         instances_path: folder.clone(),
         runner,
         // Under the other managers guests' networks are no business of an interface of this flag.

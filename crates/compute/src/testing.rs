@@ -24,7 +24,7 @@ use nova_types::state::{Event, Task};
 use nova_types::{Clock, HostName, ImageId, ImageKind, InstanceId, NetworkId, ProjectId, SecurityGroupId};
 
 use crate::host::Host;
-use crate::{Capacity, Parts, Real, Settings};
+use crate::{Capacity, ImageSource, Parts, Real, Settings};
 
 const TICK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -83,7 +83,11 @@ impl Bench {
             real: Some(Real {
                 firewall: Arc::<FakeGuestFirewall>::clone(&self.firewall),
                 links: Arc::new(FakeLinks::default()),
-                images: ImageStore::new(self.folder.path().join("images")),
+                images: ImageSource {
+                    local: ImageStore::new(self.folder.path().join("images")),
+                    remote: None,
+                    patience: PATIENCE,
+                },
                 instances_path: self.instances_path(),
                 runner: Arc::new(Script::new()),
                 uplink: None,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nova_bus::InProcess;
-use nova_compute::{Capacity, Parts, Real, Settings, run};
+use nova_compute::{Capacity, ImageSource, Parts, Real, Settings, run};
 use nova_db::dev::fixtures;
 use nova_db::images::{self, Stored};
 use nova_db::{Db, check, compute_nodes, fixed_ips, instances, security_groups, transaction};
@@ -141,7 +141,11 @@ fn parts(db: &Db, folder: &Path) -> Parts {
         real: Some(Real {
             firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), true)),
             links: Arc::new(KernelLinks),
-            images: ImageStore::new(folder.join("images")),
+            images: ImageSource {
+                local: ImageStore::new(folder.join("images")),
+                remote: None,
+                patience: Duration::from_secs(60),
+            },
             instances_path,
             runner,
         }),

@@ -12,26 +12,20 @@ mod refusal;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use hyper_util::service::TowerToHyperService;
-use nova_config::{DatabaseUrl, ObjectstoreConfig, ObjectstoreFlags};
+use nova_config::{Config, ObjectstoreConfig};
 use nova_db::{Db, DbError};
 use nova_images::ImageStore;
 use nova_service::http::{self, Limits};
-use nova_service::{Heartbeat, Ready, Stop, chain};
+use nova_service::{Heartbeat, Ready, Stop};
 use nova_types::Clock;
 use tokio::net::TcpListener;
-use tracing::warn;
 
 use crate::answer::Store;
 use crate::keys::Keys;
 
-/// The name of the daemon.
-const BINARY: &str = "nova-objectstore";
-/// How long to wait for a database that is away, before asking again.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Connections in all. Each may hold some blocks of a file in memory.
 const CONNECTIONS: usize = 256;
 
@@ -50,22 +44,10 @@ pub struct Parts {
     pub ready: Ready,
 }
 
-/// Why the object store does not serve, or not any longer. Each is one line with its causes.
+/// Why the object store does not serve, or not any longer.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectstoreError {
-    /// The state folder, the log, the lock; or a part that failed.
-    #[error(transparent)]
-    Service(#[from] nova_service::ServiceError),
-    /// The database cannot be opened.
-    #[error("cannot use the database {url} (--sql_connection)")]
-    Open {
-        /// The database, without its password.
-        url: DatabaseUrl,
-        /// Why not.
-        #[source]
-        source: DbError,
-    },
-    /// The port is taken, or not to be had.
+    /// The port.
     #[error("cannot listen on {address} (--s3_listen_host, --s3_listen_port)")]
     Listen {
         /// Address and port.
@@ -79,30 +61,41 @@ pub enum ObjectstoreError {
     Db(#[source] DbError),
 }
 
-/// Binds what the object store listens on.
+/// Makes the parts from flags: begins to listen.
 ///
 /// # Errors
 /// [`ObjectstoreError::Listen`].
-pub async fn listen(flags: &ObjectstoreFlags) -> Result<TcpListener, ObjectstoreError> {
-    let address = SocketAddr::new(flags.s3_listen_host, flags.s3_listen_port);
-    TcpListener::bind(address).await.map_err(|source| ObjectstoreError::Listen { address, source })
+pub async fn prepare(
+    config: ObjectstoreConfig,
+    db: Db,
+    clock: Arc<dyn Clock>,
+    ready: Ready,
+) -> Result<Parts, ObjectstoreError> {
+    let address = SocketAddr::new(config.objectstore.s3_listen_host, config.objectstore.s3_listen_port);
+    let listener = TcpListener::bind(address).await.map_err(|source| ObjectstoreError::Listen { address, source })?;
+    Ok(Parts { db, clock, config, listener, ready })
 }
 
 /// Serves until `stop`, then finishes the requests under way, ten seconds at most: who fetches goes on elsewhere, or later.
 ///
-/// While the database is away it serves, too, and says so to those who ask.
+/// While the database is away it serves, too, and says so to those who ask. Several may serve at once, also on one host.
 ///
 /// # Errors
-/// [`ObjectstoreError::Db`] when the database has the wrong schema.
+/// [`ObjectstoreError::Db`] when the database can never be used.
 pub async fn run(parts: Parts, stop: Stop) -> Result<(), ObjectstoreError> {
     let Parts { db, clock, config, listener, ready } = parts;
     let heartbeat = Heartbeat {
         db: db.clone(),
         host: config.common.host.clone(),
-        binary: BINARY,
+        binary: ObjectstoreConfig::BINARY,
         zone: config.common.node_availability_zone.clone(),
         enable_new: config.common.enable_new_services,
         interval: config.common.report_interval,
+    };
+    let reporting = async {
+        nova_service::usable(&db).await?;
+        nova_service::heartbeat(heartbeat, stop.clone()).await;
+        std::future::pending::<Result<(), DbError>>().await
     };
     let images = ImageStore::new(&config.images.images_path);
     let store = Arc::new(Store { db: db.clone(), clock, images, keys: Keys::new(db.clone()) });
@@ -110,27 +103,10 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), ObjectstoreError> {
     let service = |_| TowerToHyperService::new(router.clone());
     let limits = Limits { connections: CONNECTIONS, ..Limits::default() };
     let serving = http::serve(listener, service, limits, stop.clone().cancelled_owned());
-    let beating = nova_service::heartbeat(heartbeat, stop);
+    ready.set();
     tokio::select! {
-        ((), ()) = async { tokio::join!(serving, beating) } => Ok(()),
-        refused = announce(&db, &ready) => Err(ObjectstoreError::Db(refused)),
-    }
-}
-
-/// Sets `ready` once the database is; returns only if it never will be.
-async fn announce(db: &Db, ready: &Ready) -> DbError {
-    loop {
-        match db.ready().await {
-            Ok(()) => {
-                ready.set();
-                return std::future::pending().await;
-            }
-            Err(error @ DbError::Unavailable(_)) => {
-                warn!(error = %chain(&error), "Waiting for the database.");
-                tokio::time::sleep(PATIENCE).await;
-            }
-            Err(error) => return error,
-        }
+        () = serving => Ok(()),
+        refused = reporting => refused.map_err(ObjectstoreError::Db),
     }
 }
 

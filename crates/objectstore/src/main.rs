@@ -5,28 +5,32 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nova_config::{Config, ObjectstoreConfig};
-use nova_db::{Db, Options};
-use nova_objectstore::{ObjectstoreError, Parts};
-use nova_service::{Daemon, SystemClock};
+use nova_objectstore::ObjectstoreError;
+use nova_service::{Daemon, ServiceError, SystemClock};
 
-const BINARY: &str = ObjectstoreConfig::BINARY;
+const NAME: &str = ObjectstoreConfig::BINARY;
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    #[error(transparent)]
+    Objectstore(#[from] ObjectstoreError),
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    nova_service::finish(BINARY, run(Instant::now()).await)
+    nova_service::finish(NAME, run(Instant::now()).await)
 }
 
-async fn run(began: Instant) -> Result<(), ObjectstoreError> {
+async fn run(began: Instant) -> Result<(), Failure> {
     let loaded = nova_config::load_or_exit::<ObjectstoreConfig>();
     let config = loaded.config;
-    let mut daemon = Daemon::start(BINARY, &[BINARY], &config.common, &loaded.warnings, began).await?;
-    let flags = &config.database;
-    let options =
-        Options { max_connections: flags.sql_pool_size, idle_timeout: flags.sql_idle_timeout, ..Options::default() };
-    let opened = Db::open(flags.sql_connection.expose(), &options).await;
-    let db = opened.map_err(|source| ObjectstoreError::Open { url: flags.sql_connection.clone(), source })?;
-    let listener = nova_objectstore::listen(&config.objectstore).await?;
-    let parts = Parts { db, clock: Arc::new(SystemClock), config, listener, ready: daemon.expect() };
-    daemon.spawn(BINARY, nova_objectstore::run(parts, daemon.stop()));
+    let mut daemon = Daemon::start(NAME, &[NAME], &config.common, &loaded.warnings, began).await?;
+    let db = nova_service::open_database(&config.database).await?;
+    daemon.watch_database(&db);
+    let parts = nova_objectstore::prepare(config, db, Arc::new(SystemClock), daemon.expect()).await?;
+    daemon.spawn(NAME, nova_objectstore::run(parts, daemon.stop()));
     Ok(daemon.run().await?)
 }

@@ -133,10 +133,9 @@ async fn serve(db: &Db, folder: &std::path::Path) -> (SocketAddr, Stop, JoinHand
         ["nova-objectstore".to_owned(), format!("--state_path={}", folder.display()), "--s3_listen_port=0".to_owned()]
             .map(Into::into);
     let config = ObjectstoreConfig::load_in(args, &Surroundings::bare()).unwrap().config;
-    let listener = listen(&config.objectstore).await.unwrap();
-    let address = SocketAddr::new([127, 0, 0, 1].into(), listener.local_addr().unwrap().port());
     let (ready, stop) = (Ready::default(), Stop::new());
-    let parts = Parts { db: db.clone(), clock: Arc::new(SystemClock), config, listener, ready: ready.clone() };
+    let parts = prepare(config, db.clone(), Arc::new(SystemClock), ready.clone()).await.unwrap();
+    let address = SocketAddr::new([127, 0, 0, 1].into(), parts.listener.local_addr().unwrap().port());
     let serving = tokio::spawn(run(parts, stop.clone()));
     tokio::time::timeout(SOON, ready.wait()).await.expect("the object store is ready");
     (address, stop, serving)
@@ -161,17 +160,19 @@ async fn the_daemon_reports_that_it_lives_and_stops() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_and_a_database_without_the_schema_are_told() {
+async fn a_port_that_is_taken_is_told_and_a_database_of_another_nova_too() {
     let bench = Bench::new().await;
     let port = format!("--s3_listen_port={}", bench.address.port());
     let args = ["nova-objectstore", &port].map(Into::into);
     let config = ObjectstoreConfig::load_in(args, &Surroundings::bare()).unwrap().config;
-    let told = listen(&config.objectstore).await.unwrap_err().to_string();
+    let (db, clock) = (bench.db.clone(), Arc::new(SystemClock));
+    let told = prepare(config.clone(), db.clone(), clock.clone(), Ready::default()).await.unwrap_err().to_string();
     assert!(told.ends_with("(--s3_listen_host, --s3_listen_port)"), "{told}");
 
-    let url = format!("sqlite:///{}", bench.folder.path().join("empty.sqlite").display());
-    let db = Db::open(&url, &nova_db::Options::default()).await.unwrap();
+    let newer = "update migrate_version set version = 100000";
+    db.write().await.unwrap().execute(newer, &[]).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let parts = Parts { db, clock: Arc::new(SystemClock), config, listener, ready: Ready::default() };
-    assert!(matches!(run(parts, Stop::new()).await, Err(ObjectstoreError::Db(_))));
+    let parts = Parts { db, clock, config, listener, ready: Ready::default() };
+    let refused = tokio::time::timeout(SOON, run(parts, Stop::new())).await.expect("it ends");
+    assert!(matches!(refused, Err(ObjectstoreError::Db(_))), "{refused:?}");
 }
