@@ -5,9 +5,8 @@ mod server;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
-use nova_config::{BusFlags, CombinedConfig, Config as _, Surroundings};
+use nova_config::{CombinedConfig, Config as _, Surroundings};
 
 use crate::rabbit::{RabbitMq, RabbitOptions};
 use server::{Server, VIRTUAL_HOSTS};
@@ -36,8 +35,9 @@ impl Place {
     /// # Panics
     /// When a flag is wrong.
     pub fn options(&self, more: &[&str]) -> RabbitOptions {
-        let arguments = self.arguments().into_iter().chain(more.iter().map(|flag| (*flag).to_owned()));
-        RabbitOptions::of(&flags(arguments.collect()))
+        let arguments: Vec<String> =
+            self.arguments().into_iter().chain(more.iter().map(|flag| (*flag).to_owned())).collect();
+        options(&arguments)
     }
 
     /// A bus of its own here.
@@ -46,10 +46,14 @@ impl Place {
     }
 }
 
-fn flags(arguments: Vec<String>) -> BusFlags {
-    let arguments = std::iter::once("test".to_owned()).chain(arguments).map(Into::into);
+/// What a bus is told by these flags.
+///
+/// # Panics
+/// When a flag is wrong.
+pub fn options(arguments: &[String]) -> RabbitOptions {
+    let arguments = std::iter::once("test").chain(arguments.iter().map(String::as_str)).map(Into::into);
     let loaded = CombinedConfig::load_in(arguments, &Surroundings::bare());
-    loaded.unwrap_or_else(|error| panic!("flags of a test: {error}")).config.bus
+    RabbitOptions::of(&loaded.unwrap_or_else(|error| panic!("flags of a test: {error}")).config.bus)
 }
 
 /// A fresh place in the broker of this process, which starts with the first of them. `None`, and a line that says so,
@@ -60,10 +64,19 @@ fn flags(arguments: Vec<String>) -> BusFlags {
 pub fn rabbit() -> Option<Place> {
     static ONE: OnceLock<Option<Server>> = OnceLock::new();
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let server = ONE.get_or_init(|| server::offered("shared", None)).as_ref()?;
+    let server = ONE.get_or_init(|| server::offered("shared", Special::default())).as_ref()?;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     assert!(number < VIRTUAL_HOSTS, "more tests than virtual hosts: raise VIRTUAL_HOSTS");
     Some(Place { port: server.port, virtual_host: format!("t{number}") })
+}
+
+/// What is special about a broker of a test's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Special<'a> {
+    /// It listens for TLS only, with this certificate and key, both as PEM.
+    pub tls: Option<(&'a str, &'a str)>,
+    /// It believes that its disk is full, and takes no messages.
+    pub full_disk: bool,
 }
 
 /// A broker of a test's own, which ends when this is dropped.
@@ -77,16 +90,8 @@ impl OwnRabbit {
     ///
     /// # Panics
     /// When it does not start.
-    pub fn start(name: &str) -> Option<Self> {
-        server::offered(name, None).map(|server| Self { server: Mutex::new(server) })
-    }
-
-    /// Starts one that listens for TLS only, with this certificate and key, both as PEM.
-    ///
-    /// # Panics
-    /// When it does not start.
-    pub fn start_tls(name: &str, certificate: &str, key: &str) -> Option<Self> {
-        server::offered(name, Some((certificate, key))).map(|server| Self { server: Mutex::new(server) })
+    pub fn start(name: &str, special: Special<'_>) -> Option<Self> {
+        server::offered(name, special).map(|server| Self { server: Mutex::new(server) })
     }
 
     fn server(&self) -> MutexGuard<'_, Server> {
@@ -98,9 +103,30 @@ impl OwnRabbit {
         Place { port: self.server().port, virtual_host: "t0".to_owned() }
     }
 
+    /// Where it listens, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.server().port
+    }
+
     /// Kills it: no farewell, nothing flushed.
     pub fn kill(&self) {
         self.server().kill();
+    }
+
+    /// Holds it still, with its connections open, until [`resume`](Self::resume).
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pause(&self) {
+        self.server().signal("STOP").unwrap_or_else(|error| panic!("stopping RabbitMQ: {error}"));
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn resume(&self) {
+        self.server().signal("CONT").unwrap_or_else(|error| panic!("resuming RabbitMQ: {error}"));
     }
 
     /// Starts it again with what is on its disk, and waits until it answers.
@@ -111,7 +137,4 @@ impl OwnRabbit {
         let mut server = self.server();
         server.start().unwrap_or_else(|error| panic!("starting RabbitMQ again: {error}"));
     }
-
-    /// How long a start may take.
-    pub const START: Duration = server::PATIENCE;
 }

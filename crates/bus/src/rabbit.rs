@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lapin::BasicProperties;
 use nova_wire::{Address, MessageId};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -36,8 +37,12 @@ use send::{Fate, PATIENCE, Parcel, Sender, unavailable};
 
 pub use options::RabbitOptions;
 
+/// How many begin to listen at once.
+const BEGIN_AT_ONCE: usize = 16;
 /// How long a connection that is just being made again is waited for by whoever only asks whether there is one.
 const GLANCE: Duration = Duration::from_secs(1);
+/// The longest deadline of a call; what is longer ends then.
+const LONGEST_CALL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A bus over RabbitMQ. Clones are the same bus, which ends with the last of them and of its consumers and deliveries.
 #[derive(Clone, Debug)]
@@ -51,6 +56,8 @@ struct Shared {
     options: Arc<RabbitOptions>,
     sender: Sender,
     listening: Line,
+    /// How many may begin to listen at once: many at a time would all wait for the broker in vain.
+    begin: Semaphore,
     calls: Calls,
     journal: Journal,
     dead: DeadLetters,
@@ -70,6 +77,7 @@ impl RabbitMq {
         let shared = Shared {
             sender: Sender::new(Arc::clone(&options), sending),
             listening,
+            begin: Semaphore::new(BEGIN_AT_ONCE),
             calls: Calls::default(),
             journal: Journal::default(),
             dead: DeadLetters::new(Arc::clone(&options)),
@@ -80,8 +88,8 @@ impl RabbitMq {
     }
 
     /// Sends a message to `to`, and says in the bus's words what became of it.
-    async fn send(&self, to: &Address, parcel: &Parcel, body: &[u8], deadline: Instant) -> Result<(), BusError> {
-        match self.shared.sender.hand_over(parcel, body, deadline).await? {
+    async fn send(&self, to: &Address, parcel: &Parcel, body: &[u8]) -> Result<(), BusError> {
+        match self.shared.sender.hand_over(parcel, body).await? {
             Fate::Taken => Ok(()),
             Fate::Unroutable => Err(BusError::Unroutable(to.to_string())),
             Fate::Refused => Err(BusError::Full(to.to_string())),
@@ -100,7 +108,7 @@ impl RabbitMq {
         parcel.properties = (parcel.properties.with_reply_to(queue))
             .with_correlation_id(names::short(&id.to_string()).map_err(unavailable)?)
             .with_expiration(left.to_string().into());
-        self.send(to, &parcel, &body, until).await?;
+        self.send(to, &parcel, &body).await?;
         waiting.answer().await.ok_or_else(|| unavailable("the connection was lost before the answer came"))
     }
 }
@@ -108,11 +116,11 @@ impl RabbitMq {
 #[async_trait]
 impl Bus for RabbitMq {
     async fn publish(&self, to: &Address, body: Bytes) -> Result<(), BusError> {
-        self.send(to, &Parcel::to(to, &self.shared.options), &body, Instant::now() + PATIENCE).await
+        self.send(to, &Parcel::to(to, &self.shared.options), &body).await
     }
 
     async fn call(&self, to: &Address, id: &MessageId, body: Bytes, deadline: Duration) -> Result<Bytes, BusError> {
-        let until = Instant::now() + deadline;
+        let until = Instant::now() + deadline.min(LONGEST_CALL);
         let answer = tokio::time::timeout_at(until, self.ask(to, id, body, until)).await;
         answer.unwrap_or_else(|_| Err(BusError::TimedOut { to: to.to_string(), deadline }))
     }
@@ -124,7 +132,7 @@ impl Bus for RabbitMq {
             BasicProperties::default().with_content_type("application/json".into()).with_correlation_id(id);
         let parcel = Parcel::into_queue(&queue, properties);
         // A queue that is gone, or full, is that of a caller who takes no answers any more.
-        self.shared.sender.hand_over(&parcel, &body, Instant::now() + PATIENCE).await.map(drop)
+        self.shared.sender.hand_over(&parcel, &body).await.map(drop)
     }
 
     async fn consume(&self, wanted: &Subscription) -> Result<Box<dyn Consumer>, BusError> {

@@ -75,7 +75,9 @@ pub(crate) fn spawn_compute(daemon: &mut Daemon, config: &CombinedConfig, around
     let (say, real) = watch::channel(known);
     let Surroundings { db, bus, clock, .. } = around.clone();
     let wiring = Wiring { config: config.compute_config(), db, bus, clock, ready: Ready::default() };
-    let decided = move |real| drop(say.send_replace(Some(real)));
+    let decided = move |real| {
+        say.send_replace(Some(real));
+    };
     daemon.spawn("nova-compute", nova_compute::start(wiring, daemon.stop(), decided));
     real
 }

@@ -1,14 +1,15 @@
 //! Compares rows, guests and folders, both ways, and repairs what differs.
 //!
 //! Only what is at rest is judged: a row with a task has its owner, and what was in hand while the pictures were taken
-//! proves nothing. A thing that nobody knows is removed only after it was unknown twice and for a while. Rows are never
-//! deleted because something is missing.
+//! proves nothing. A thing that nobody knows is removed only after it was unknown twice and for a while, but a guest that
+//! the database proves to be evacuated at once. Rows are never deleted because something is missing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use nova_db::evacuations::{self, Evacuation};
 use nova_db::{DbError, instances};
 use nova_hypervisor::{Change, Guest, Power};
 use nova_service::{Hint, Stop, Ticks, Turn};
@@ -44,6 +45,8 @@ pub(crate) enum Finding {
     Runs(InstanceId),
     /// There is a guest or a folder, and no row.
     Unknown(InstanceId),
+    /// There is a guest of an instance that was taken from this host.
+    Evacuated(InstanceId),
 }
 
 /// Lists what differs. `busy` is not judged.
@@ -72,15 +75,15 @@ pub(crate) fn compare(
 impl Finding {
     const fn id(self) -> InstanceId {
         match self {
-            Self::Off(id) | Self::Missing(id) | Self::Runs(id) | Self::Unknown(id) => id,
+            Self::Off(id) | Self::Missing(id) | Self::Runs(id) | Self::Unknown(id) | Self::Evacuated(id) => id,
         }
     }
 
     /// Tells whether it has been seen long enough to be acted upon.
     fn is_certain(self, first_seen: Option<Instant>, stranger_grace: Duration) -> bool {
         match self {
-            // The hypervisor itself says so.
-            Self::Off(_) => true,
+            // The hypervisor itself says so; and the database.
+            Self::Off(_) | Self::Evacuated(_) => true,
             Self::Missing(_) | Self::Runs(_) => first_seen.is_some(),
             Self::Unknown(_) => first_seen.is_some_and(|then| then.elapsed() >= stranger_grace),
         }
@@ -154,10 +157,19 @@ pub(crate) async fn pass(host: &Arc<Host>, seen: &mut HashMap<Finding, Instant>)
     let rows = instances::on_host(&mut host.db.read().await?, &host.name).await?;
     let rows: BTreeMap<InstanceId, InstanceView> = rows.into_iter().map(|view| (view.instance.id, view)).collect();
     let states = rows.iter().map(|(id, view)| (*id, view.instance.state)).collect();
-    let findings = compare(&states, &guests, &folders, &host.desk.busy_since(begun));
+    let mut findings = compare(&states, &guests, &folders, &host.desk.busy_since(begun));
+    let evacuated = evacuations::of_host(&mut host.db.read().await?, &host.name).await?;
+    for evacuation in &evacuated {
+        judge(&mut findings, evacuation, &guests);
+        let (id, there) = (evacuation.instance, |guest: &Guest| guest.id == evacuation.instance);
+        if rows.contains_key(&id) || !guests.iter().any(there) && !folders.contains(&id) {
+            evacuations::done(&mut host.db.write().await?, &host.name, evacuation).await?;
+        }
+    }
 
     let known = guests.iter().filter(|guest| rows.contains_key(&guest.id)).count();
-    let strangers = guests.len() - known;
+    let moved = |guest: &&Guest| evacuated.iter().any(|evacuation| evacuation.instance == guest.id);
+    let strangers = guests.len() - known - guests.iter().filter(moved).filter(|g| !rows.contains_key(&g.id)).count();
     let trusted = known > 0 || strangers <= SUSPICIOUS;
     if !trusted {
         warn!(
@@ -180,6 +192,22 @@ pub(crate) async fn pass(host: &Arc<Host>, seen: &mut HashMap<Finding, Instant>)
     Ok(())
 }
 
+/// Puts what is known of an evacuated instance in the place of what was guessed: its guest must go, and its folder stays
+/// until the instance is over, for it may be the only copy of its data, or shared with the host that has it now.
+fn judge(findings: &mut BTreeSet<Finding>, evacuation: &Evacuation, guests: &[Guest]) {
+    let id = evacuation.instance;
+    let guest = guests.iter().any(|guest| guest.id == id);
+    if !findings.contains(&Finding::Unknown(id)) {
+        return;
+    }
+    if guest || !evacuation.over {
+        findings.remove(&Finding::Unknown(id));
+    }
+    if guest {
+        findings.insert(Finding::Evacuated(id));
+    }
+}
+
 /// Repairs one difference; `false` if that has to wait.
 async fn repair(host: &Arc<Host>, finding: Finding, rows: &BTreeMap<InstanceId, InstanceView>) -> bool {
     let id = finding.id();
@@ -190,6 +218,7 @@ async fn repair(host: &Arc<Host>, finding: Finding, rows: &BTreeMap<InstanceId, 
         (Finding::Missing(_), Some(view)) => start::revive(host, view.clone(), &ticket).await,
         (Finding::Runs(_), Some(_)) => host.hypervisor.stop(id, host.settings.stop_grace).await.map_err(Problem::later),
         (Finding::Unknown(_), _) => remove_unknown(host, id).await,
+        (Finding::Evacuated(_), _) => remove_evacuated(host, id).await,
         (Finding::Off(_) | Finding::Missing(_) | Finding::Runs(_), None) => Ok(()),
     };
     match repaired {
@@ -235,6 +264,21 @@ async fn remove_unknown(host: &Host, id: InstanceId) -> Result<(), Problem> {
         real.groups.forget(id).await?;
     }
     info!(instance.id = %id, "Removed a guest that no row knows.");
+    Ok(())
+}
+
+/// Destroys the guest of an instance that was taken from this host, after one more look: it may have been placed here again.
+async fn remove_evacuated(host: &Host, id: InstanceId) -> Result<(), Problem> {
+    match instances::get(&mut host.db.read().await?, id).await {
+        Ok(instance) if instance.host.as_ref() == Some(&host.name) => return Ok(()),
+        Ok(_) | Err(DbError::NotFound(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    host.hypervisor.destroy(id).await.map_err(Problem::later)?;
+    if let Some(real) = &host.real {
+        real.groups.forget(id).await?;
+    }
+    info!(instance.id = %id, "Destroyed the guest of {id}, which was evacuated from this host.");
     Ok(())
 }
 

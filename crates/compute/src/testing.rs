@@ -238,6 +238,8 @@ pub(crate) fn host_name() -> HostName {
 fn settings() -> Settings {
     Settings {
         zone: "nova".to_owned(),
+        holder: nova_service::Holder::named("bench"),
+        one_of_many: false,
         tick: TICK,
         converge: TICK,
         report: Duration::from_secs(10),
@@ -246,7 +248,7 @@ fn settings() -> Settings {
         quiet: 4,
         stop_grace: Duration::ZERO,
         reboot_grace: Duration::ZERO,
-        stranger_grace: Duration::from_millis(100),
+        stranger_grace: Duration::from_millis(400),
         quarantine_seconds: 0,
         minimum_root_bytes: 1 << 20,
         seed_disk: false,

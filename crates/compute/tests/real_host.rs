@@ -148,9 +148,12 @@ fn parts(db: &Db, folder: &Path) -> Parts {
             },
             instances_path,
             runner,
+            uplink: None,
         }),
         settings: Settings {
             zone: "nova".to_owned(),
+            holder: nova_service::Holder::named("real host"),
+            one_of_many: false,
             tick: Duration::from_millis(50),
             converge: Duration::from_secs(2),
             report: Duration::from_secs(10),

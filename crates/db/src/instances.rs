@@ -2,6 +2,7 @@
 
 mod change;
 mod create;
+mod evacuate;
 mod finish;
 mod read;
 
@@ -13,6 +14,7 @@ use nova_types::state::State;
 
 pub use change::{apply, place, request};
 pub use create::insert_batch;
+pub use evacuate::{Evacuated, evacuate};
 pub use finish::{Released, cleaned, expire, fail, finish_terminate};
 pub use read::{describe, due_on_host, due_scheduler, get, hosts_with_tasks, of_reservation, on_host, page};
 

@@ -198,12 +198,13 @@ fn service(row: &Row) -> Result<Service, DbError> {
         availability_zone: row.get("availability_zone")?,
         updated_at: row.get("updated_at")?,
         silent_seconds: row.get("silent")?,
+        gave_up: row.get::<i32>("epoch")? > 0 && row.get::<Option<String>>("holder")?.is_none(),
     })
 }
 
 macro_rules! select {
     () => {
-        "select id, host, \"binary\", topic, report_count, disabled, availability_zone, updated_at, \
+        "select id, host, \"binary\", topic, report_count, disabled, availability_zone, updated_at, epoch, holder, \
          {age:coalesce(updated_at, created_at)} as silent from services where deleted = false"
     };
 }

@@ -92,6 +92,22 @@ fn an_interface_hands_its_addresses_and_routes_to_the_bridge() {
 }
 
 #[test]
+fn a_bridge_takes_the_mtu_of_what_leads_to_other_hosts() {
+    in_namespace("a_bridge_takes_the_mtu_of_what_leads_to_other_hosts", async || {
+        sh("ip link add uplink mtu 1400 type veth peer name other mtu 1400").await;
+        let bridge = Bridge { name: "br9".into(), address: None, mtu: None };
+        KernelLinks.ensure_bridge(&bridge).await.unwrap();
+        KernelLinks.attach("uplink", "br9").await.unwrap();
+        let shown = sh("ip link show br9; ip -4 addr show br9").await;
+        assert!(shown.contains("mtu 1400") && !shown.contains("inet "), "{shown}");
+        // Asking again changes neither.
+        assert!(!KernelLinks.ensure_bridge(&bridge).await.unwrap());
+        KernelLinks.attach("uplink", "br9").await.unwrap();
+        assert!(sh("ip link show br9").await.contains("mtu 1400"));
+    });
+}
+
+#[test]
 fn the_guest_firewall_keeps_the_contract() {
     in_namespace("the_guest_firewall_keeps_the_contract", async || {
         guest_firewall_contract(&firewall(true)).await;

@@ -6,7 +6,7 @@ use nova_config::ManageConfig;
 
 use crate::context::{Context, Surface};
 use crate::words::{Unresolved, resolve};
-use crate::{check, db, image, instance, network, project, role, service, user};
+use crate::{check, db, host, image, instance, network, project, role, service, user};
 
 const SUCCESS: u8 = 0;
 const USAGE: u8 = 2;
@@ -36,6 +36,9 @@ enum Category {
     /// Daemons and whether they get work
     #[command(subcommand, disable_help_subcommand = true)]
     Service(service::Action),
+    /// Compute hosts: what they have, and what to do when one is lost
+    #[command(subcommand, disable_help_subcommand = true)]
+    Host(host::Action),
     /// Disks, kernels and ramdisks to launch from
     #[command(subcommand, disable_help_subcommand = true)]
     Image(image::Action),
@@ -112,6 +115,7 @@ impl Category {
             Self::Role(action) => action.run(cx).await?,
             Self::Network(action) => action.run(cx).await?,
             Self::Service(action) => action.run(cx).await?,
+            Self::Host(action) => action.run(cx).await?,
             Self::Image(action) => action.run(cx).await?,
             Self::Instance(action) => action.run(cx).await?,
             Self::Db(action) => action.run(cx).await?,

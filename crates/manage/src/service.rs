@@ -1,13 +1,20 @@
 //! `nova-manage service …`
 
+use std::collections::BTreeMap;
+
 use anyhow::bail;
 use clap::Subcommand;
-use nova_db::services;
+use nova_db::{compute_nodes, instances, services};
 use nova_types::service::Service;
+use nova_types::{HostName, ProjectId};
 use serde_json::Value;
 
 use crate::context::{Context, given, parse};
-use crate::output::{List, Output, moment, python, shown};
+use crate::output::{List, Output, moment, python, shown, text};
+
+/// What stands in the place of a project in the first two rows.
+const TOTAL: &str = "(total)";
+const USED: &str = "(used)";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -17,6 +24,14 @@ pub(crate) enum Action {
         host: Option<String>,
         /// Only this program, as nova-compute
         service: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// What a compute host has, what of it is taken, and by which projects
+    #[command(name = "describe_resource")]
+    DescribeResource {
+        /// The host
+        host: String,
         #[command(flatten)]
         output: Output,
     },
@@ -40,6 +55,7 @@ impl Action {
             Self::List { host, service, output } => {
                 list(cx, given(host.as_ref()), given(service.as_ref()), output).await
             }
+            Self::DescribeResource { host, output } => describe_resource(cx, &parse(&host)?, output).await,
             Self::Enable(named) => set(cx, &named, false).await,
             Self::Disable(named) => set(cx, &named, true).await,
         }
@@ -66,6 +82,41 @@ async fn list(
     Ok(output.write(cx, list, None, |[host, binary, state, is_up, updated, _]| {
         let face = if *is_up == Value::Bool(true) { ":-)" } else { "XXX" };
         format!("{:<10} {:<10} {:<8} {face} {}", python(host), python(binary), python(state), python(updated))
+    })?)
+}
+
+/// As Cactus printed it: `HOST PROJECT cpu mem(mb) disk(gb)`.
+async fn describe_resource(cx: &mut Context<'_, '_>, host: &HostName, output: Output) -> anyhow::Result<()> {
+    let mut conn = cx.db.read().await?;
+    let nodes = compute_nodes::list(&mut conn, i64::MAX).await?;
+    let here = instances::on_host(&mut conn, host).await?;
+    drop(conn);
+    let Some(node) = nodes.into_iter().find(|node| node.host == *host) else {
+        bail!("{host} is no compute host; nova-manage host list shows all");
+    };
+    let mut usage: BTreeMap<ProjectId, [u32; 3]> = BTreeMap::new();
+    for instance in here.into_iter().map(|view| view.instance) {
+        let [cpu, memory, disk] = usage.entry(instance.project).or_default();
+        *cpu = cpu.saturating_add(instance.vcpus);
+        *memory = memory.saturating_add(instance.memory_mb);
+        *disk = disk.saturating_add(instance.local_gb);
+    }
+    let row = |project: &str, [cpu, memory, disk]: [u32; 3]| -> [Value; 5] {
+        [shown(Some(host)), project.into(), cpu.into(), memory.into(), disk.into()]
+    };
+    let mut rows = vec![
+        row(TOTAL, [node.vcpus, node.memory_mb, node.local_gb]),
+        row(USED, [node.vcpus_used, node.memory_mb_used, node.local_gb_used]),
+    ];
+    rows.extend(usage.iter().map(|(project, taken)| row(project.as_str(), *taken)));
+    let list = List { columns: ["host", "project", "cpu", "memory_mb", "disk_gb"], rows };
+    let heading = "HOST\t\t\tPROJECT\t\tcpu\tmem(mb)\tdisk(gb)".to_owned();
+    Ok(output.write(cx, list, Some(heading), |row| {
+        let [host, project, cpu, memory, disk] = row.each_ref().map(text);
+        match project.as_str() {
+            TOTAL | USED => format!("{host}{project}\t\t\t{cpu}\t{memory}\t{disk}"),
+            _ => format!("{host}\t\t{project}\t\t{cpu}\t{memory}\t{disk}"),
+        }
     })?)
 }
 

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod credentials;
+mod hosts;
 mod images;
 mod networks;
 

@@ -62,11 +62,15 @@ fn sum(batch: &[&Instance]) -> Demand {
     })
 }
 
-/// Takes an address for each instance from its project's network, and returns those networks.
+/// Takes an address from its project's network for each instance that has none, and returns those networks.
 async fn addresses(conn: &mut Conn, batch: &[&Instance]) -> Result<Vec<Network>, PlaceError> {
     // In the order of projects, so that two who take from several networks do not wait for each other in a circle.
     let mut projects: BTreeMap<&ProjectId, Vec<InstanceId>> = BTreeMap::new();
     for instance in batch {
+        // One that was on another host keeps its address.
+        if instance.epoch > 0 && fixed_ips::of_instance(conn, instance.id).await?.is_some() {
+            continue;
+        }
         projects.entry(&instance.project).or_default().push(instance.id);
     }
     let mut used: Vec<Network> = Vec::new();

@@ -20,7 +20,9 @@ static LOG: OnceLock<Log> = OnceLock::new();
 pub(crate) fn init(binary: &str, flags: &CommonFlags) -> Result<(), ServiceError> {
     let log = Log::open(file(binary, flags))?;
     let ours = if flags.verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    let filter = Targets::new().with_default(LevelFilter::WARN).with_target("nova", ours);
+    // The bus says in its own words, and once, what lapin says of every try, with the messages in it.
+    let filter = Targets::new().with_default(LevelFilter::WARN).with_target("lapin", LevelFilter::OFF);
+    let filter = filter.with_target("nova", ours);
     let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(log.clone());
     tracing_subscriber::registry().with(filter).with(layer).try_init().map_err(|_| ServiceError::LogTwice)?;
     let _ = LOG.set(log);

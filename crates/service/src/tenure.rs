@@ -12,10 +12,11 @@ use nova_types::HostName;
 use rand::RngExt;
 use tracing::{debug, info, warn};
 
-use crate::{Holder, Ready, Stop, chain, usable};
+use crate::wiring::usable_or;
+use crate::{Holder, Ready, Stop, chain};
 
-/// How long the start waits for the database before it counts as absent; then the daemon is ready and goes on waiting.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a database that says nothing is waited for before it counts as absent, as one that refuses does at once.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How long passes between tries while the database is away.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long giving up the name may take when the daemon stops.
@@ -45,8 +46,8 @@ pub struct Membership {
 #[derive(Debug, thiserror::Error)]
 pub enum TenureError {
     /// Another works under its name.
-    #[error("refused by the database")]
-    Refused(#[source] ClaimError),
+    #[error(transparent)]
+    Refused(ClaimError),
     /// Another took over its name while it could not report.
     #[error("this daemon was silent for too long")]
     TakenOver(#[source] ClaimError),
@@ -71,7 +72,7 @@ pub struct Tenure {
 pub async fn enter(wanted: Membership, ready: &Ready, stop: &Stop) -> Result<Option<Tenure>, TenureError> {
     let tenure = Tenure::new(wanted);
     let entering = async {
-        let mut entered = std::pin::pin!(tenure.enter());
+        let mut entered = std::pin::pin!(tenure.enter(ready));
         if let Ok(early) = tokio::time::timeout(PATIENCE, &mut entered).await {
             return early;
         }
@@ -94,8 +95,8 @@ impl Tenure {
         Self { db, claim: Claim { hosts, binary, zone, enable_new, holder, lease_seconds }, interval }
     }
 
-    async fn enter(&self) -> Result<(), TenureError> {
-        usable(&self.db).await.map_err(TenureError::Database)?;
+    async fn enter(&self, ready: &Ready) -> Result<(), TenureError> {
+        usable_or(&self.db, || ready.set()).await.map_err(TenureError::Database)?;
         let mut told = false;
         loop {
             match self.acquire().await {

@@ -55,7 +55,12 @@ fn worse(bus: Arc<dyn Bus>, _seed: u64) -> Arc<dyn Bus> {
 /// # Errors
 /// What waiting does not mend: a newer schema, tables without transactions.
 pub async fn usable(db: &Db) -> Result<(), DbError> {
-    let mut told = false;
+    usable_or(db, || {}).await
+}
+
+/// The same; calls `waiting` when it is not so at once.
+pub(crate) async fn usable_or(db: &Db, waiting: impl FnOnce()) -> Result<(), DbError> {
+    let (mut waiting, mut told) = (Some(waiting), false);
     loop {
         let error = match db.ready().await {
             Ok(()) => {
@@ -73,6 +78,9 @@ pub async fn usable(db: &Db) -> Result<(), DbError> {
         if !std::mem::replace(&mut told, true) {
             let hint = if matches!(error, DbError::SchemaVersion { .. }) { " (nova-manage db sync)" } else { "" };
             warn!(error = %chain(&error), "Waiting for the database{hint}.");
+        }
+        if let Some(waiting) = waiting.take() {
+            waiting();
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }

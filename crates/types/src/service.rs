@@ -25,6 +25,8 @@ pub struct Service {
     pub updated_at: Option<OffsetDateTime>,
     /// Seconds since then, by the database's clock.
     pub silent_seconds: i64,
+    /// Whether it gave up its name, as a daemon does that is told to stop. One that never takes it gives nothing up.
+    pub gave_up: bool,
 }
 
 impl Service {

@@ -167,15 +167,19 @@ pub enum Event {
     Halted,
     /// The user asked to power on.
     Start,
+    /// The same of an instance that has no host any more.
+    StartAnew,
     /// The user asked to destroy.
     Terminate,
     /// The guest and all it had on its host are gone.
     Gone,
+    /// An administrator took it from its host, which is gone.
+    Evacuated,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Placed,
         Self::NotPlaced,
         Self::Booted,
@@ -186,8 +190,10 @@ impl Event {
         Self::Stop,
         Self::Halted,
         Self::Start,
+        Self::StartAnew,
         Self::Terminate,
         Self::Gone,
+        Self::Evacuated,
     ];
 }
 
@@ -234,6 +240,7 @@ impl State {
             (Stopped,      None,                    E::Start)     => (Pending,      Some(Task::Starting)),
             (Pending,      Some(Task::Starting),    E::Start)     => (Pending,      Some(Task::Starting)),
             (Running,      None,                    E::Start)     => (Running,      None),
+            (Stopped,      None,                    E::StartAnew) => (Pending,      Some(Task::Scheduling)),
             (Pending,      Some(Task::Starting),    E::Booted)    => (Running,      None),
             (Pending,      Some(Task::Starting),    E::Failed)    => (Stopped,      None),
             (Pending,      Some(Task::Starting),    E::Stop)      => (Stopping,     Some(Task::Stopping)),
@@ -243,6 +250,11 @@ impl State {
             (ShuttingDown, Some(Task::Terminating), E::Terminate) => (ShuttingDown, Some(Task::Terminating)),
             (ShuttingDown, Some(Task::Terminating), E::Gone)      => (Terminated,   None),
             (Terminated,   None,                    E::Terminate) => (Terminated,   None),
+            (Pending,      Some(Task::Building | Task::Starting), E::Evacuated) => (Pending, Some(Task::Scheduling)),
+            (Running,      _,                       E::Evacuated) => (Pending,      Some(Task::Scheduling)),
+            (Stopping | Stopped, _,                 E::Evacuated) => (Stopped,      None),
+            (ShuttingDown, Some(Task::Terminating), E::Evacuated) => (ShuttingDown, Some(Task::Terminating)),
+            (Error,        Some(Task::Cleaning),    E::Evacuated) => (Error,        None),
             _ => return None,
         };
         Some(Self { vm, task: next })

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::Special;
+
 /// How many tests of one process can have a virtual host.
 pub(crate) const VIRTUAL_HOSTS: usize = 24;
 /// How long a start may take; it is 10 s where nothing else runs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A broker with its folder. Dropping it kills it.
 #[derive(Debug)]
@@ -38,13 +40,13 @@ impl Drop for Server {
 }
 
 /// Starts a broker where it is installed, and says so where it is not.
-pub(crate) fn offered(name: &str, tls: Option<(&str, &str)>) -> Option<Server> {
+pub(crate) fn offered(name: &str, special: Special<'_>) -> Option<Server> {
     let Some(program) = find() else {
         assert!(std::env::var_os("NOVA_TEST_REQUIRE_ALL").is_none(), "RabbitMQ is not installed");
         println!("skipped: RabbitMQ is not installed");
         return None;
     };
-    Some(Server::new(program, name, tls).unwrap_or_else(|error| panic!("starting RabbitMQ: {error}")))
+    Some(Server::new(program, name, special).unwrap_or_else(|error| panic!("starting RabbitMQ: {error}")))
 }
 
 /// The program itself: the one in `/usr/sbin` insists on its own user and folders.
@@ -54,10 +56,10 @@ fn find() -> Option<PathBuf> {
 }
 
 impl Server {
-    fn new(program: PathBuf, name: &str, tls: Option<(&str, &str)>) -> io::Result<Self> {
+    fn new(program: PathBuf, name: &str, special: Special<'_>) -> io::Result<Self> {
         let folder = fresh_folder(name)?;
         let [port, distribution, registry_port] = free_ports()?;
-        configure(&folder, port, tls)?;
+        configure(&folder, port, special)?;
         // The nodes' registry would otherwise be started by the node, and outlive it.
         let mut registry = owned();
         registry.args(["epmd", "-address", "127.0.0.1", "-port"]).arg(registry_port.to_string());
@@ -93,6 +95,13 @@ impl Server {
         Ok(())
     }
 
+    /// Sends the node a signal, by name.
+    pub(crate) fn signal(&self, name: &str) -> io::Result<()> {
+        let Some(node) = &self.node else { return Err(io::ErrorKind::NotFound.into()) };
+        let done = Command::new("kill").arg(format!("-{name}")).arg(node.id().to_string()).status()?;
+        if done.success() { Ok(()) } else { Err(io::Error::other("kill failed")) }
+    }
+
     pub(crate) fn kill(&mut self) {
         if let Some(mut node) = self.node.take() {
             end(&mut node);
@@ -106,9 +115,9 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn configure(folder: &Path, port: u16, tls: Option<(&str, &str)>) -> io::Result<()> {
+fn configure(folder: &Path, port: u16, special: Special<'_>) -> io::Result<()> {
     let at = |name: &str| folder.join(name).display().to_string();
-    let listener = match tls {
+    let listener = match special.tls {
         None => format!("listeners.tcp.1 = 127.0.0.1:{port}\n"),
         Some((certificate, key)) => {
             std::fs::write(folder.join("cert.pem"), certificate)?;
@@ -121,8 +130,9 @@ fn configure(folder: &Path, port: u16, tls: Option<(&str, &str)>) -> io::Result<
         }
     };
     let definitions = at("definitions.json");
+    let must_be_free = if special.full_disk { "1000000000000000" } else { "10MB" };
     let rest = format!(
-        "load_definitions = {definitions}\ndisk_free_limit.absolute = 10MB\nvm_memory_high_watermark.relative = 0.4\n\
+        "load_definitions = {definitions}\ndisk_free_limit.absolute = {must_be_free}\nvm_memory_high_watermark.relative = 0.4\n\
          num_acceptors.tcp = 2\nlog.file.level = warning\n"
     );
     std::fs::write(folder.join("rabbitmq.conf"), listener + &rest)?;

@@ -7,7 +7,6 @@ use lapin::BasicProperties;
 use lapin::options::BasicGetOptions;
 use lapin::types::AMQPValue;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
 use super::line::Link;
 use super::names;
@@ -42,7 +41,7 @@ impl DeadLetters {
         let properties = with_header(properties, QUEUE, AMQPValue::LongString(queue.into()));
         let properties = with_header(properties, REASON, AMQPValue::LongString(reason.into()));
         let parcel = Parcel::into_queue(&names::dead_letters(&self.options), properties);
-        match sender.hand_over(&parcel, body, Instant::now() + PATIENCE).await? {
+        match sender.hand_over(&parcel, body).await? {
             Fate::Taken => Ok(()),
             // Somebody deleted the queue; the next try makes it again.
             Fate::Unroutable | Fate::Refused => Err(unavailable("the queue of dead letters did not take the message")),

@@ -13,7 +13,6 @@ use lapin::types::{AMQPValue, ShortString};
 use lapin::{Acker, BasicProperties, Channel, message};
 use nova_wire::MessageId;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Shared;
@@ -127,7 +126,7 @@ impl Held {
         let counted = self.properties.clone().with_message_id(MessageId::random().to_string().into());
         let counted = with_header(counted, RETURNED, AMQPValue::LongLongInt(returned.into()));
         let parcel = Parcel::into_queue(&self.queue, counted);
-        match self.shared.sender.hand_over(&parcel, &self.body, Instant::now() + PATIENCE).await? {
+        match self.shared.sender.hand_over(&parcel, &self.body).await? {
             Fate::Taken => self.acknowledge().await,
             Fate::Unroutable | Fate::Refused => Err(unavailable("the queue did not take the message back")),
         }

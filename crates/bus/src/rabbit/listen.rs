@@ -117,6 +117,7 @@ impl Drop for Listener {
 
 impl Ear {
     async fn open(shared: &Shared, wanted: &Subscription, link: &Link) -> Result<Self, BusError> {
+        let _turn = shared.begin.acquire().await.map_err(unavailable)?;
         let opening = Self::try_open(shared, wanted, link);
         tokio::time::timeout(PATIENCE, opening).await.map_err(unavailable)?.map_err(unavailable)
     }

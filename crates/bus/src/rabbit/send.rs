@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::AMQPValue;
 use lapin::{BasicProperties, Channel, Confirmation};
 use nova_wire::{Address, MessageId};
 use tokio::sync::Semaphore;
@@ -70,7 +70,7 @@ impl Parcel {
 
 /// Puts `value` into the headers of a message.
 pub(crate) fn with_header(properties: BasicProperties, name: &str, value: AMQPValue) -> BasicProperties {
-    let mut headers = properties.headers().clone().unwrap_or_else(FieldTable::default);
+    let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(name.into(), value);
     properties.with_headers(headers)
 }
@@ -88,14 +88,20 @@ impl Sender {
         Self { options, line, turns: Semaphore::new(AT_ONCE) }
     }
 
-    /// Sends a message and waits for the broker's word, until `deadline` and never longer than [`PATIENCE`].
-    pub(crate) async fn hand_over(&self, parcel: &Parcel, body: &[u8], deadline: Instant) -> Result<Fate, BusError> {
-        let deadline = deadline.min(Instant::now() + PATIENCE);
-        let link = self.line.to_send(deadline).await?;
+    /// Sends a message and waits for the broker's word, never longer than [`PATIENCE`].
+    pub(crate) async fn hand_over(&self, parcel: &Parcel, body: &[u8]) -> Result<Fate, BusError> {
+        let until = Instant::now() + PATIENCE;
+        let link = self.line.to_send(until).await?;
         let work = async {
+            let turn = tokio::time::timeout_at(until, self.turns.acquire()).await.map_err(unavailable)?;
             // The semaphore is never closed.
-            let _turn = self.turns.acquire().await.map_err(|closed| unavailable(closed))?;
-            self.over(&link, parcel, body).await.map_err(|error| {
+            let _turn = turn.map_err(unavailable)?;
+            let Ok(fate) = tokio::time::timeout_at(until, self.over(&link, parcel, body)).await else {
+                // A broker that says nothing for so long is as good as away, and who sends next is told at once.
+                link.cut();
+                return Err(unavailable("it did not confirm the message in time"));
+            };
+            fate.map_err(|error| {
                 // Whatever is wrong, nothing that was once declared need be there still.
                 link.declared().clear();
                 unavailable(error)
@@ -103,7 +109,7 @@ impl Sender {
         };
         tokio::select! {
             biased;
-            fate = tokio::time::timeout_at(deadline, work) => fate.unwrap_or_else(|late| Err(unavailable(late))),
+            fate = work => fate,
             error = self.line.unusable(&link) => Err(error),
         }
     }

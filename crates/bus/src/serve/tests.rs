@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Handler, chain, serve};
-use crate::{Bus, BusError, Faults, InProcess, Subscription};
+use crate::{Bus, BusError, Faults, InProcess, Subscription, dev};
 
 /// Instance 1 works, 2 fails, 3 panics, 4 takes ten seconds.
 #[derive(Default)]
@@ -60,7 +60,10 @@ struct Served {
 
 impl Served {
     async fn start(prefetch: u16) -> Self {
-        let bus: Arc<dyn Bus> = Arc::new(InProcess::new());
+        Self::start_on(Arc::new(InProcess::new()), prefetch).await
+    }
+
+    async fn start_on(bus: Arc<dyn Bus>, prefetch: u16) -> Self {
         let wanted = Subscription { topic: Topic::Compute, host: "a".into(), prefetch };
         let (compute, stop) = (Arc::new(Compute::default()), CancellationToken::new());
         let task = tokio::spawn(serve(Arc::clone(&bus), wanted, Arc::clone(&compute), stop.clone()));
@@ -112,7 +115,19 @@ async fn a_cast_that_fails_is_tried_three_times_and_others_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn nonsense_is_set_aside_once_its_caller_told_and_the_next_message_handled() {
-    let served = Served::start(1).await;
+    nonsense(Served::start(1).await).await;
+}
+
+#[tokio::test]
+async fn a_broker_sets_nonsense_aside_as_well() {
+    let Some(place) = dev::rabbit() else { return };
+    let bus = place.bus();
+    // That the queue is there.
+    drop(bus.consume(&Subscription { topic: Topic::Compute, host: "a".into(), prefetch: 1 }).await.unwrap());
+    nonsense(Served::start_on(Arc::new(bus), 1).await).await;
+}
+
+async fn nonsense(served: Served) {
     let to = Address::Host(Topic::Compute, "a".into());
     for body in ["{", r#"{"args": {}}"#, r#"{"method": "run_instance", "args": {"instance_ids": "x"}}"#] {
         served.bus.publish(&to, Bytes::from_static(body.as_bytes())).await.unwrap();

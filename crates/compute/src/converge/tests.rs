@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use expect_test::expect;
+use nova_db::{instances, transaction};
 use nova_hypervisor::simulated::{Call, Fault};
 use nova_hypervisor::{Guest, GuestSpec, Hypervisor, Power, contract};
 use nova_types::InstanceId;
+use nova_types::instance::StateReason;
 use nova_types::state::{Event, State, Task, VmState};
 
 use super::{Comparison, compare, pass};
@@ -196,4 +198,33 @@ async fn what_is_in_hand_or_cannot_be_asked_is_not_judged() {
     assert_eq!(bench.state(id(1)).await, "running");
     nova_service::Turn::turn(&mut comparison).await.unwrap();
     assert!(bench.state(id(1)).await.starts_with("stopped"));
+}
+
+#[tokio::test]
+async fn what_was_evacuated_is_destroyed_at_once_and_its_files_stay_until_it_is_over() {
+    let bench = Bench::new().await;
+    let host = bench.host();
+    // More than look suspicious, and none that is known: the database proves it all the same.
+    let ids = running(&bench, &host, 5).await;
+    let reason = StateReason::new("Server.HostEvacuated", "lost");
+    let taken = transaction!(bench.db, |tx| { instances::evacuate(tx, &host.name, 100, &reason).await }).unwrap();
+    assert_eq!(taken.anew.len(), 5);
+    transaction!(bench.db, |tx| { instances::place(tx, &ids[..1], &"host-2".parse().unwrap()).await }).unwrap();
+    transaction!(bench.db, |tx| { instances::place(tx, &ids[1..2], &host.name).await }).unwrap();
+    bench.ask(id(3), Event::Terminate).await;
+    let epoch = bench.view(id(3)).await.instance.epoch;
+    transaction!(bench.db, |tx| { instances::finish_terminate(tx, id(3), epoch, 0).await }).unwrap();
+
+    // One look is enough; what was placed here again is left as it is.
+    let mut seen = HashMap::new();
+    pass(&host, &mut seen).await.unwrap();
+    let guests: Vec<InstanceId> = bench.guests.list().await.unwrap().iter().map(|guest| guest.id).collect();
+    assert_eq!(guests, [id(2)]);
+    passes(&host, 3).await;
+    let picture = bench.picture().await;
+    let folders: Vec<&str> = picture.lines().filter(|line| line.starts_with("folder")).collect();
+    assert_eq!(folders.len(), 4, "{picture}");
+    assert!(!picture.contains("folder i-00000003"), "it is over: {picture}");
+    let left = nova_db::evacuations::of_host(&mut bench.db.read().await.unwrap(), &host.name).await.unwrap();
+    assert_eq!(left.iter().map(|mark| mark.instance).collect::<Vec<_>>(), [id(1), id(4), id(5)]);
 }

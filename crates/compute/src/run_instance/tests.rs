@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use expect_test::expect;
 use nova_hypervisor::simulated::{Call, Fault};
+use nova_link::links::{FakeLinks, Links};
 use nova_types::state::Event;
 use nova_types::{ImageKind, InstanceId};
 
@@ -189,4 +190,28 @@ async fn the_outcome_of_a_row_that_has_moved_on_is_not_written() {
     let late = run_instance(&host, view, &ticket).await;
     assert!(matches!(late, Err(Problem::MovedOn)), "{late:?}");
     assert_eq!(bench.state(id).await, "shutting-down/terminating");
+}
+
+#[tokio::test]
+async fn where_no_network_daemon_is_the_bridge_is_made_without_an_address_and_with_what_leads_to_other_hosts() {
+    let bench = Bench::new().await;
+    std::fs::create_dir_all(bench.instances_path()).unwrap();
+    let links = Arc::new(FakeLinks::default());
+    links.plug("eth1", vec!["192.0.2.7/24".parse().unwrap()]);
+    let mut parts = bench.parts();
+    if let Some(real) = &mut parts.real {
+        (real.links, real.uplink) = (Arc::<FakeLinks>::clone(&links), Some("eth1".to_owned()));
+    }
+    let host = Arc::new(Host::new(parts));
+    let ids = bench.placed(2).await;
+    for id in ids {
+        let ticket = host.desk.take(id, None).unwrap();
+        run_instance(&host, bench.view(id).await, &ticket).await.unwrap();
+        assert_eq!(bench.state(id).await, "running");
+    }
+    let found = links.list().await.unwrap();
+    let shown: Vec<_> = found.iter().map(|link| (&*link.name, link.bridge.as_deref(), &*link.addresses)).collect();
+    // What this machine itself is reached by is now on the bridge; the gateway's address is not.
+    let own = ["192.0.2.7/24".parse().unwrap()];
+    assert_eq!(shown, [("br100", None, &own[..]), ("eth1", Some("br100"), &[])]);
 }

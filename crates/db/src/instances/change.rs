@@ -82,6 +82,12 @@ pub async fn request(
         return Err(DbError::NotFound("instance"));
     }
     let before = found.state;
+    // Its host was taken from it while it was stopped: it needs another.
+    let event = if event == Event::Start && before == State::new(VmState::Stopped, None) && found.host.is_none() {
+        Event::StartAnew
+    } else {
+        event
+    };
     // Asking twice changes nothing; above all it does not restart the time the task is under way.
     if before.after(event) != Some(before) {
         found.state = apply(conn, id, event, &Guard::of(&found), reason).await?;

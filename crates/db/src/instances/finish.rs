@@ -14,6 +14,10 @@ use crate::conn::Conn;
 use crate::error::DbError;
 use crate::{compute_nodes, fixed_ips, quotas};
 
+/// An instance that was taken from its host may still run there: its address is kept from others at least as long as the
+/// default of `--fixed_ip_disassociate_timeout`.
+const EVACUATED_QUARANTINE_SECONDS: i32 = 600;
+
 /// What an instance gave back, for those who must forget it in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Released {
@@ -52,8 +56,10 @@ pub async fn cleaned(
 /// Says that what was under way did not work ([`Event::NotPlaced`], [`Event::Failed`]). Gives back what an instance in
 /// the state that follows does not hold: all of it for one that was never placed, nothing for one that must be cleaned.
 ///
+/// An instance that ran, and for which no other host is found, is not ended: it waits on, with the reason.
+///
 /// # Errors
-/// [`DbError::Stale`] when the row has moved on.
+/// [`DbError::Stale`] when the row has moved on, or waits for that reason already.
 pub async fn fail(
     conn: &mut Conn,
     id: InstanceId,
@@ -65,6 +71,14 @@ pub async fn fail(
     let found = locked(conn, id).await?.ok_or(DbError::Stale("instance"))?;
     if Guard::of(&found) != *guard {
         return Err(DbError::Stale("instance"));
+    }
+    if event == Event::NotPlaced && found.launched_at.is_some() {
+        if found.reason.as_ref() == Some(reason) {
+            return Err(DbError::Stale("instance"));
+        }
+        let args = [reason.code.as_str().into(), reason.message.as_str().into(), id.into()];
+        conn.execute(WAIT_ON, &args).await?;
+        return Ok(found.state);
     }
     let next = apply(conn, id, event, guard, Some(reason)).await?;
     if holds_nothing(next) {
@@ -104,7 +118,9 @@ async fn locked(conn: &mut Conn, id: InstanceId) -> Result<Option<Instance>, DbE
 }
 
 /// Everyone takes rows in this order, so that two who finish at once rarely wait for each other in a circle.
-async fn give_back(conn: &mut Conn, ended: &Instance, quarantine_seconds: i32) -> Result<Released, DbError> {
+pub(super) async fn give_back(conn: &mut Conn, ended: &Instance, quarantine_seconds: i32) -> Result<Released, DbError> {
+    let evacuated = ended.host.is_none() && ended.epoch > 0;
+    let quarantine_seconds = quarantine_seconds.max(if evacuated { EVACUATED_QUARANTINE_SECONDS } else { 0 });
     if let Some(host) = &ended.host {
         let held = Demand { memory_mb: ended.memory_mb, vcpus: ended.vcpus, local_gb: ended.local_gb };
         compute_nodes::release(conn, host, held).await?;
@@ -116,12 +132,15 @@ async fn give_back(conn: &mut Conn, ended: &Instance, quarantine_seconds: i32) -
 }
 
 /// Over and done with; `holding!` says the opposite in SQL.
-fn holds_nothing(state: State) -> bool {
+pub(super) fn holds_nothing(state: State) -> bool {
     state.vm.is_over() && state.task.is_none()
 }
 
 pub(super) const EXPIRE: &str = "update instances set deleted = true, deleted_at = {now} where deleted = false \
      and vm_state in ('terminated', 'error') and task_state is null and updated_at < {now-?}";
+
+const WAIT_ON: &str =
+    "update instances set state_reason_code = ?, state_reason = ?, updated_at = {now} where id = ? and deleted = false";
 
 const LEAVE_GROUPS: &str = "update security_group_instance_association set deleted = true, deleted_at = {now} \
      where instance_id = ? and deleted = false";

@@ -222,6 +222,15 @@ const GET: &str = concat!("select ", columns!(), " from instances i where i.id =
 pub(super) const GET_LOCKED: &str =
     concat!("select ", columns!(), " from instances i where i.id = ? and i.deleted = false {for_update}");
 
+/// What a host holds; nobody else changes the rows before the transaction ends.
+pub(super) const ON_HOST_LOCKED: &str = concat!(
+    "select ",
+    columns!(),
+    " from instances i where i.host = ? and ",
+    crate::instances::holding!(),
+    " order by i.id limit ? {for_update}"
+);
+
 pub(super) const DUE_SCHEDULER: &str = concat!(
     "select ",
     columns!(),

@@ -71,7 +71,9 @@ async fn a_name_belongs_to_one_installation_until_its_lease_is_over() {
         drop(conn);
         enter(db, &other).await.expect("silence ends a lease");
         assert!(!renew(&mut db.write().await.unwrap(), &one).await.unwrap());
+        assert!(!list(&mut db.read().await.unwrap()).await.unwrap()[0].gave_up);
         release(&mut db.write().await.unwrap(), &other).await.unwrap();
+        assert!(list(&mut db.read().await.unwrap()).await.unwrap()[0].gave_up);
         enter(db, &one).await.expect("a name that was given up is free at once");
     })
     .await;
