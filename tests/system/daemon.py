@@ -18,6 +18,8 @@ class Daemon:
     def __init__(self, name, command, log, status_port=None):
         self.name, self.command, self.log = name, [str(word) for word in command], Path(log)
         self.status_port = status_port
+        # What an earlier run of the tests left there is not to be taken for this one.
+        self.log.unlink(missing_ok=True)
         self.process = None
         self.ready = None
 
