@@ -110,7 +110,7 @@ class Boto3:
 
     def __init__(self, url, access, secret):
         # A server error is to fail the test, not to be tried again.
-        config = botocore.config.Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=30)
+        config = botocore.config.Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=30, max_pool_connections=64)
         session = boto3.session.Session(aws_access_key_id=access, aws_secret_access_key=secret, region_name="nova")
         self.ec2 = session.client("ec2", endpoint_url=url, config=config)
 

@@ -1,4 +1,4 @@
-"""Fixtures: one cloud with real guests that most tests share, and clouds of simulated guests that tests may break."""
+"""Fixtures: one cloud with real guests that most tests share, clouds of simulated guests that tests may break, and servers."""
 
 import os
 import subprocess
@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from cloud import Cloud
+from lab import OUTSIDE, Host, Switches
+from servers import MariaDB, PostgreSQL, RabbitMQ
 from wait import eventually
+
 
 
 def pytest_configure(config):
@@ -41,19 +44,99 @@ def libvirt(logs):
     eventually(30, "libvirtd answers", lambda: subprocess.run(virsh, capture_output=True).returncode == 0)
 
 
+class Servers:
+    """Servers of the test host, each started when the first test asks for it; the tests share them."""
+
+    KINDS = {"mariadb": MariaDB, "postgresql": PostgreSQL, "rabbitmq": RabbitMQ}
+
+    def __init__(self, logs):
+        self.logs, self.started = logs, {}
+
+    def __getitem__(self, name):
+        if name not in self.started:
+            # Not below the tests' own folders, into which only root may look.
+            server = self.KINDS[name](f"/run/servers/{name}", self.logs / f"{name}.log")
+            server.start()
+            self.started[name] = server
+        return self.started[name]
+
+    def of(self, engine):
+        """What a cloud on this engine is given: a database and a broker, or nothing."""
+        return {} if engine == "combined" else {"database": self[engine], "broker": None if os.environ.get("TRY") else self["rabbitmq"]}
+
+
 @pytest.fixture(scope="session")
-def cloud(libvirt, logs, tmp_path_factory):
-    """The cloud with real guests under libvirt."""
-    folder = tmp_path_factory.mktemp("cloud")
-    # libvirt's qemu has a user of its own, who must be able to walk to the disks.
-    for parent in [folder, folder.parent]:
-        os.chmod(parent, 0o711)
-    cloud = Cloud(folder, hypervisor="libvirt", log=logs / "nova-combined.log", flags=["--libvirt_type=qemu"])
-    cloud.create()
-    cloud.start()
-    cloud.add_image(Path(os.environ["NOVA_GUEST"]))
-    yield cloud
-    cloud.stop()
+def servers(logs):
+    servers = Servers(logs)
+    yield servers
+    for server in servers.started.values():
+        server.kill()
+
+
+class Clouds:
+    """Clouds with real guests under libvirt, each made when the first test asks for it; the tests share them.
+
+    nova-combined is on the test's own host; five daemons are on one made for them.
+    """
+
+    def __init__(self, request, servers, switches, logs, folders):
+        self.request, self.servers, self.switches, self.logs, self.folders = request, servers, switches, logs, folders
+        self.made, self.hosts = {}, []
+
+    def __getitem__(self, engine):
+        if engine not in self.made:
+            folder = self.folders.mktemp(f"cloud-{engine}")
+            # libvirt's qemu has a user of its own, who must be able to walk to the disks.
+            for parent in [folder, folder.parent]:
+                os.chmod(parent, 0o711)
+            cloud = self.combined(folder) if engine == "combined" else self.five(folder, engine)
+            cloud.create()
+            cloud.start()
+            cloud.add_image(Path(os.environ["NOVA_GUEST"]))
+            self.made[engine] = cloud
+        return self.made[engine]
+
+    def combined(self, folder):
+        self.request.getfixturevalue("libvirt")
+        return Cloud(folder, hypervisor="libvirt", log=self.logs / "nova-combined.log", flags=["--libvirt_type=qemu"])
+
+    def five(self, folder, engine):
+        host = Host(engine, 100 + len(self.hosts), self.switches, self.logs)
+        self.hosts.append(host)
+        host.start_libvirt()
+        host.wait_for_libvirt()
+        flags = ["--libvirt_type=qemu", "--public_interface=eth0"]
+        return Cloud(
+            folder, hypervisor="libvirt", log=self.logs / f"five-{engine}.log", flags=flags, address=host.address, servers_at=OUTSIDE,
+            inside=host.command, **self.servers.of(engine),
+        )
+
+    def remove(self):
+        for cloud in self.made.values():
+            cloud.stop()
+        for host in self.hosts:
+            host.remove()
+
+
+@pytest.fixture(scope="session")
+def clouds(request, servers, switches, logs, tmp_path_factory):
+    clouds = Clouds(request, servers, switches, logs, tmp_path_factory)
+    yield clouds
+    clouds.remove()
+
+
+@pytest.fixture(scope="session")
+def cloud(clouds):
+    """The cloud that is one process."""
+    return clouds["combined"]
+
+
+@pytest.fixture(scope="session")
+def switches():
+    """What the hosts that tests make are connected by."""
+    switches = Switches()
+    yield switches
+    switches.remove()
 
 
 @pytest.fixture

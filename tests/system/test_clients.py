@@ -2,16 +2,34 @@
 
 import hashlib
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from clients import CLIENTS
-from guest import BOOTS_WITHIN, Guest
+from guest import BOOTS_WITHIN
+from servers import ENGINES
 from wait import eventually
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_a_guest_lives_as_each_client_asks(cloud, kind, tmp_path):
+    a_guest_lives(cloud, kind, tmp_path)
+    cloud.check()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_guest_lives_as_each_client_asks_of_five_daemons(clouds, engine, tmp_path):
+    cloud = clouds[engine]
+    # All at once, to save time: each has a guest of its own.
+    with ThreadPoolExecutor(len(CLIENTS)) as pool:
+        for life in [pool.submit(a_guest_lives, cloud, kind, tmp_path) for kind in CLIENTS]:
+            life.result()
+    cloud.check()
+
+
+def a_guest_lives(cloud, kind, tmp_path):
+    """From its key pair to its end."""
     client = cloud.client(kind)
     name = kind.replace(" ", "-")
     user_data = f"#!/bin/sh\necho 'user data of {kind}' >/disk/from-user-data\n"
@@ -26,10 +44,10 @@ def test_a_guest_lives_as_each_client_asks(cloud, kind, tmp_path):
     assert client.state(id) in ("pending", "running")
     client.wait(id, "running")
 
-    guest = Guest(client.address(id), private_key, tmp_path)
+    guest = cloud.guest(client.address(id), private_key, tmp_path)
     guest.answers()
     assert guest.ssh("cat /run/instance-id") == id
-    only_its_owner_may_enter(guest, tmp_path)
+    only_its_owner_may_enter(guest, tmp_path / f"another-key-{name}")
     the_guest_saw_its_user_data(client, id, guest, user_data, kind)
 
     stop_and_start(client, id, guest)
@@ -41,12 +59,10 @@ def test_a_guest_lives_as_each_client_asks(cloud, kind, tmp_path):
     client.delete_group(name)
     client.delete_key_pair(name)
     assert name not in client.key_pairs()
-    cloud.check()
 
 
-def only_its_owner_may_enter(guest, folder):
+def only_its_owner_may_enter(guest, other):
     """ssh with another key is refused; that the guest's own is let in was seen before."""
-    other = folder / "another-key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
     refused = guest.ssh_status("true", key=other)
     assert refused.returncode == 255 and "Permission denied" in refused.stderr, refused.stderr

@@ -5,15 +5,13 @@ import random
 import threading
 import time
 
-import botocore.exceptions
-
+from load import RESTED, insist, states
 from wait import eventually
 
 LAUNCHES = 100
 # Between launches, and between kills: what a launch takes is well below both.
 LAUNCH_PAUSE = (0.0, 0.12)
 KILL_PAUSE = (0.02, 0.4)
-RESTED = ("running", "terminated")
 
 
 class Killer(threading.Thread):
@@ -36,34 +34,15 @@ class Killer(threading.Thread):
         except BaseException as error:  # told by the test, which would wait for ever otherwise
             self.error = error
 
-    def finish(self):
-        self.done.set()
-        self.join()
+    def tell(self):
+        """Fails where the killing has failed: nobody starts the cloud again then."""
         if self.error:
             raise self.error
 
-
-def insist(killer, call, **arguments):
-    """Repeats a call until it is answered: what a careful client does when the line is cut."""
-    end = time.monotonic() + 60
-    while True:
-        try:
-            return call(**arguments)
-        except (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError) as error:
-            assert killer.error is None, killer.error
-            assert time.monotonic() < end, f"no answer for a minute: {error}"
-            time.sleep(0.02)
-
-
-def states(ec2, ids):
-    found = {}
-    for page in ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 1000}):
-        for reservation in page["Reservations"]:
-            for instance in reservation["Instances"]:
-                found[instance["InstanceId"]] = instance["State"]["Name"]
-    missing = set(ids) - set(found)
-    assert not missing, f"accepted, and gone: {missing}"
-    return found
+    def finish(self):
+        self.done.set()
+        self.join()
+        self.tell()
 
 
 def test_a_hundred_launches_and_terminations_survive_kill_9_at_random_instants(simulated):
@@ -79,11 +58,11 @@ def test_a_hundred_launches_and_terminations_survive_kill_9_at_random_instants(s
     try:
         for n in range(LAUNCHES):
             time.sleep(chosen.uniform(*LAUNCH_PAUSE))
-            answer = insist(killer, ec2.run_instances, ImageId=simulated.image, MinCount=1, MaxCount=1, ClientToken=f"launch-{n}", InstanceType="m1.tiny")
+            answer = insist(ec2.run_instances, killer.tell, ImageId=simulated.image, MinCount=1, MaxCount=1, ClientToken=f"launch-{n}", InstanceType="m1.tiny")
             launched.append(answer["Instances"][0]["InstanceId"])
             if chosen.random() < 0.6:
                 victim = chosen.choice([id for id in launched if id not in ended])
-                insist(killer, ec2.terminate_instances, InstanceIds=[victim])
+                insist(ec2.terminate_instances, killer.tell, InstanceIds=[victim])
                 ended.add(victim)
     finally:
         killer.finish()
@@ -101,7 +80,7 @@ def test_a_hundred_launches_and_terminations_survive_kill_9_at_random_instants(s
     addresses = simulated.rows("select address, count(*) from fixed_ips where instance_id is not null group by address having count(*) > 1")
     assert addresses == [], "an address was given out twice"
 
-    insist(killer, ec2.terminate_instances, InstanceIds=[id for id in launched if id not in ended])
+    insist(ec2.terminate_instances, InstanceIds=[id for id in launched if id not in ended])
     eventually(30, "all are terminated", lambda: set(states(ec2, launched).values()) == {"terminated"}, every=0.3)
     eventually(20, "no address is held", lambda: simulated.rows("select count(*) from fixed_ips where instance_id is not null") == [(0,)], every=0.5)
     simulated.check()

@@ -4,11 +4,16 @@ import threading
 
 import pytest
 
-from guest import Guest
 from wait import eventually, never
 
 OPENS_WITHIN = 2
 SERVE = "#!/bin/sh\nmkdir -p /run/www; echo hello >/run/www/index.html; httpd -p 8080 -h /run/www; httpd -p 8081 -h /run/www\n"
+
+
+@pytest.fixture(scope="module", params=["combined", "mariadb"])
+def cloud(request, clouds):
+    """One process, and five: the hints travel another way."""
+    return clouds[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +28,7 @@ def neighbours(cloud, tmp_path_factory):
     ids = [client.run(cloud.image, "neighbours", "neighbours", SERVE) for _ in range(2)]
     for id in ids:
         client.wait(id, "running")
-    guests = [Guest(client.address(id), private_key, folder) for id in ids]
+    guests = [cloud.guest(client.address(id), private_key, folder) for id in ids]
     for guest in guests:
         guest.answers()
     yield guests

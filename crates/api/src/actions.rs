@@ -85,6 +85,11 @@ impl Entry {
         ACTIONS.iter().find(|entry| entry.name == name)
     }
 
+    /// Tells whether the action changes nothing.
+    pub(crate) fn only_reads(&self) -> bool {
+        ["Describe", "Get"].iter().any(|verb| self.name.starts_with(verb))
+    }
+
     /// Reads, does and renders the action.
     pub(crate) async fn perform(&self, params: Params, caller: &Caller, cloud: &Cloud) -> Result<String, Error> {
         (self.perform)(self.name, params, caller, cloud).await

@@ -21,6 +21,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Who wrote and who reads, as far as replicas are concerned: what one member of a project does, all others see.
+    pub(crate) fn names(&self) -> [&str; 2] {
+        [self.user.as_str(), self.project.as_str()]
+    }
+
     /// The project whose rows the caller sees; `None` is every project.
     pub(crate) fn scope(&self) -> Option<&ProjectId> {
         if self.is_admin { None } else { Some(&self.project) }

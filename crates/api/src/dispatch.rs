@@ -98,7 +98,12 @@ async fn answer(
     if !entry.needs.allow(&identity) {
         return Err(Error::Unauthorized);
     }
-    entry.perform(incoming.into_params(), caller, cloud).await
+    let outcome = entry.perform(incoming.into_params(), caller, cloud).await;
+    if !entry.only_reads() {
+        // Whatever came of it: what a replica does not know yet must not look undone.
+        cloud.db.wrote(&caller.names());
+    }
+    outcome
 }
 
 fn log(

@@ -64,15 +64,20 @@ impl TestCloud {
     /// Starts with flags, such as `--region_list=east=10.0.0.1`.
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
         let db = nova_db::dev::sqlite().await;
+        let handle = nova_db::Db::clone(&db);
+        Self::start_on(db, handle, flags).await
+    }
+
+    /// Starts on the database `db`, which the API reaches through `handle`.
+    pub(crate) async fn start_on(db: TestDb, handle: nova_db::Db, flags: &[&str]) -> Self {
         let secrets = SecretBox::in_memory().unwrap();
         people(&db, &secrets).await;
         let args = ["nova-api", "--my_ip=192.168.0.1"].iter().chain(flags).map(Into::into);
         let config = ApiConfig::load_in(args, &Surroundings::bare()).unwrap().config;
         let (bus, clock) = (InProcess::new(), Arc::new(FixedClock::at(1_296_705_906)));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let db_handle = nova_db::Db::clone(&db);
         let parts = Parts {
-            db: db_handle,
+            db: handle,
             bus: Arc::new(bus.clone()),
             clock: Arc::clone(&clock) as _,
             secrets,

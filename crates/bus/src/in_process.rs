@@ -17,6 +17,8 @@ use crate::delivery::{DeadLetter, Delivery, Settle};
 use crate::error::BusError;
 use broker::{Broker, Message};
 
+#[cfg(any(test, feature = "failpoints"))]
+pub(crate) use faults::Dice;
 pub use faults::Faults;
 
 /// A bus within this process. Clones are the same bus.

@@ -12,6 +12,8 @@ mod delivery;
 #[cfg(any(test, feature = "dev"))]
 pub mod dev;
 mod error;
+#[cfg(any(test, feature = "failpoints"))]
+mod faulty;
 mod in_process;
 mod rabbit;
 mod send;
@@ -20,6 +22,8 @@ mod serve;
 pub use bus::{Bus, Consumer, Subscription};
 pub use delivery::{DeadLetter, Delivery, MAX_DELIVERIES, Settle};
 pub use error::BusError;
+#[cfg(any(test, feature = "failpoints"))]
+pub use faulty::Faulty;
 pub use in_process::{Faults, InProcess};
 pub use rabbit::{RabbitMq, RabbitOptions};
 pub use serve::{Handler, serve};

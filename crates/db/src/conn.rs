@@ -1,59 +1,36 @@
 //! Connections and transactions, the same over three drivers.
 
-use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use sqlx::mysql::{MySqlArguments, MySqlConnection};
-use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-use sqlx::{AssertSqlSafe, Database, MySql, Postgres, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, MySql, Postgres, Sqlite};
 use time::OffsetDateTime;
 
-use crate::dialect::{Engine, Rendered};
+use crate::dialect::Engine;
 use crate::error::DbError;
+use crate::held::{Raw, STATEMENT_LIMIT, within};
 use crate::row::{Cells, Row, write_stored};
-use crate::value::{Value, to_datetime};
+use crate::server::Trust;
+use crate::value::{Value, padded, pieces, to_datetime};
 
 /// A connection, given back to its pool when dropped.
 pub struct Conn {
     raw: Raw,
-    /// Whether a statement of this transaction failed in a way that running all of it again may mend.
+    /// Whether a statement failed in a way that running all of it again may mend.
     lost: bool,
+    /// Whether the server refused a statement. PostgreSQL undoes the whole transaction then, and answers COMMIT as if
+    /// that was what one wanted.
+    refused: bool,
+    trust: Option<Arc<Trust>>,
 }
 
 /// A transaction: rolled back when dropped without [`commit`](Self::commit). Use it as a [`Conn`].
 #[derive(Debug)]
 pub struct Tx(Conn);
-
-pub(crate) enum Raw {
-    Sqlite(Held<Sqlite>),
-    MySql(Held<MySql>),
-    Postgres(Held<Postgres>),
-}
-
-pub(crate) enum Held<DB: Database> {
-    Plain(PoolConnection<DB>),
-    Begun(Transaction<'static, DB>),
-}
-
-impl<DB: Database> Held<DB> {
-    fn get(&mut self) -> &mut DB::Connection {
-        match self {
-            Self::Plain(conn) => conn,
-            Self::Begun(tx) => tx,
-        }
-    }
-
-    async fn end(self, commit: bool) -> Result<(), sqlx::Error> {
-        match self {
-            Self::Begun(tx) if commit => tx.commit().await,
-            Self::Begun(tx) => tx.rollback().await,
-            Self::Plain(_) => Ok(()),
-        }
-    }
-}
 
 impl std::fmt::Debug for Conn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,23 +42,41 @@ impl std::fmt::Debug for Conn {
 macro_rules! drive {
     ($self:expr, $sql:expr, $args:expr, |$query:ident, $conn:ident| $call:expr, $wrap:ident) => {{
         let engine = $self.engine();
-        let Rendered { sql, fixed } = engine.render($sql, $args);
+        let sql: Arc<str> = engine.render($sql, $args).into();
         let answer = match &mut $self.raw {
+            // It is no server that could be gone, and waits for locks by its own limit.
             Raw::Sqlite(held) => {
-                let ($query, $conn): (_, &mut SqliteConnection) = (bind_sqlite(sql, fixed, $args), held.get());
+                let ($query, $conn): (_, &mut SqliteConnection) = (bind_sqlite(&sql, $args), held.get());
                 $wrap!(Sqlite, $call)
             }
             Raw::MySql(held) => {
-                let ($query, $conn): (_, &mut MySqlConnection) = (bind_mysql(sql, fixed, $args), held.get());
-                $wrap!(MySql, $call)
+                let ($query, $conn): (_, &mut MySqlConnection) = (bind_mysql(&sql, $args), held.get());
+                let first = $wrap!(MySql, within(Some(STATEMENT_LIMIT), $call));
+                match first {
+                    Err(error) if is_full(&error) => {
+                        // The server keeps no more statements, of all its clients together: make room with our own.
+                        let ($query, $conn): (_, &mut MySqlConnection) = (bind_mysql(&sql, $args), held.get());
+                        let _ = $conn.clear_cached_statements().await;
+                        $wrap!(MySql, within(Some(STATEMENT_LIMIT), $call))
+                    }
+                    other => other,
+                }
             }
             Raw::Postgres(held) => {
-                let ($query, $conn): (_, &mut PgConnection) = (bind_postgres(sql, fixed, $args), held.get());
-                $wrap!(Postgres, $call)
+                let ($query, $conn): (_, &mut PgConnection) = (bind_postgres(&sql, $args), held.get());
+                $wrap!(Postgres, within(Some(STATEMENT_LIMIT), $call))
             }
         };
-        answer.map_err(|error| $self.note(DbError::from_sqlx(engine, error)))
+        answer.map_err(|error| $self.note(error))
     }};
+}
+
+/// MySQL's `max_prepared_stmt_count` is reached.
+fn is_full(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|refusal| refusal.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>())
+        .is_some_and(|refusal| refusal.number() == 1461)
 }
 
 macro_rules! rows {
@@ -101,8 +96,8 @@ macro_rules! affected {
 }
 
 impl Conn {
-    pub(crate) fn new(raw: Raw) -> Self {
-        Self { raw, lost: false }
+    pub(crate) fn new(raw: Raw, trust: Option<Arc<Trust>>) -> Self {
+        Self { raw, lost: false, refused: false, trust }
     }
 
     /// The kind of database at the other end.
@@ -120,7 +115,7 @@ impl Conn {
     /// # Errors
     /// Any [`DbError`] the engine's refusal means.
     pub async fn execute(&mut self, sql: &'static str, args: &[Value]) -> Result<u64, DbError> {
-        self.execute_text(sql, args).await
+        drive!(self, sql, args, |query, conn| query.execute(conn), affected)
     }
 
     /// Runs a query and returns all its rows.
@@ -184,9 +179,9 @@ impl Conn {
         let width = rows.first().map_or(1, |row| row.len().max(1));
         let group = format!("({})", vec!["?"; width].join(","));
         let mut inserted = 0;
-        for chunk in rows.chunks((self.engine().max_arguments() / width).clamp(1, 500)) {
-            let sql = format!("{head} values {}", vec![group.as_str(); chunk.len()].join(","));
-            inserted += self.execute_text(&sql, &chunk.concat()).await?;
+        for piece in pieces(rows, (self.engine().max_arguments() / width).clamp(1, 256)) {
+            let sql = format!("{head} values {}", vec![group.as_str(); piece.len()].join(","));
+            inserted += self.execute_text(&sql, &piece.concat()).await?;
         }
         Ok(inserted)
     }
@@ -204,30 +199,73 @@ impl Conn {
         drive!(self, sql, args, |query, conn| query.fetch_all(conn), rows)
     }
 
-    /// Runs a statement that is not a constant of the program: a migration's, or one with many groups of values.
+    /// Runs a statement that is put together from constants of the program.
     pub(crate) async fn execute_text(&mut self, sql: &str, args: &[Value]) -> Result<u64, DbError> {
         drive!(self, sql, args, |query, conn| query.execute(conn), affected)
     }
 
-    fn note(&mut self, error: DbError) -> DbError {
+    /// Runs a statement of a migration: it may take as long as it needs, and is not kept.
+    pub(crate) async fn execute_once(&mut self, sql: &str) -> Result<u64, DbError> {
+        let sql = AssertSqlSafe(self.engine().render(sql, &[]));
+        let ran = match &mut self.raw {
+            Raw::Sqlite(held) => sqlx::raw_sql(sql).execute(held.get()).await.map(|done| done.rows_affected()),
+            Raw::MySql(held) => sqlx::raw_sql(sql).execute(held.get()).await.map(|done| done.rows_affected()),
+            Raw::Postgres(held) => sqlx::raw_sql(sql).execute(held.get()).await.map(|done| done.rows_affected()),
+        };
+        ran.map_err(|error| self.note(error))
+    }
+
+    /// Whether a statement failed in a way that running all of it again, maybe elsewhere, may mend.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    pub(crate) async fn begin(mut self) -> Result<Tx, DbError> {
+        match self.raw.begin().await {
+            Ok(()) => Ok(Tx(self)),
+            Err(error) => Err(self.note(error)),
+        }
+    }
+
+    /// Draws the conclusions from an error, and gives it its meaning.
+    fn note(&mut self, error: sqlx::Error) -> DbError {
+        let error = DbError::from_sqlx(self.engine(), error);
         self.lost |= error.is_retryable();
+        self.refused = true;
+        if let DbError::Unavailable(reason) = &error {
+            let broken = matches!(reason, sqlx::Error::Io(_) | sqlx::Error::Protocol(_));
+            if broken {
+                self.raw.kill();
+            }
+            if let Some(trust) = self.trust.as_ref().filter(|_| broken || DbError::means_read_only(reason)) {
+                trust.lose();
+            }
+        }
         error
     }
 }
 
 impl Tx {
-    pub(crate) fn new(raw: Raw) -> Self {
-        Self(Conn::new(raw))
-    }
-
     /// Makes all of it true at once.
     ///
     /// # Errors
-    /// [`DbError::InDoubt`] when the connection broke and nobody knows.
+    /// [`DbError::InDoubt`] when the connection broke and nobody knows; [`DbError::Conflict`], and nothing is done, when
+    /// a statement was lost or refused and the caller went on: the server may have undone what came before it.
     pub async fn commit(self) -> Result<(), DbError> {
         let engine = self.engine();
-        match self.end(true).await.map_err(|error| DbError::from_sqlx(engine, error)) {
-            Err(DbError::Unavailable(error)) => Err(DbError::InDoubt(error)),
+        if self.lost || self.refused && engine == Engine::Postgres {
+            self.rollback().await?;
+            return Err(DbError::Conflict(sqlx::Error::Protocol("a statement before the commit failed".to_owned())));
+        }
+        let Self(Conn { raw, trust, .. }) = self;
+        match raw.end(true).await.map_err(|error| DbError::from_sqlx(engine, error)) {
+            Err(DbError::Unavailable(error)) => {
+                if let Some(trust) = trust {
+                    trust.lose();
+                }
+                Err(DbError::InDoubt(error))
+            }
             ended => ended,
         }
     }
@@ -238,21 +276,7 @@ impl Tx {
     /// None that matter: a connection that cannot roll back is closed, which does the same.
     pub async fn rollback(self) -> Result<(), DbError> {
         let engine = self.engine();
-        self.end(false).await.map_err(|error| DbError::from_sqlx(engine, error))
-    }
-
-    /// Whether a statement failed in a way that running the whole transaction again may mend.
-    #[must_use]
-    pub fn is_lost(&self) -> bool {
-        self.0.lost
-    }
-
-    async fn end(self, commit: bool) -> Result<(), sqlx::Error> {
-        match self.0.raw {
-            Raw::Sqlite(held) => held.end(commit).await,
-            Raw::MySql(held) => held.end(commit).await,
-            Raw::Postgres(held) => held.end(commit).await,
-        }
+        self.0.raw.end(false).await.map_err(|error| DbError::from_sqlx(engine, error))
     }
 }
 
@@ -272,8 +296,9 @@ impl DerefMut for Tx {
 
 macro_rules! binder {
     ($name:ident, $db:ty, $arguments:ty, $time:expr) => {
-        fn $name(sql: String, fixed: bool, args: &[Value]) -> Query<'static, $db, $arguments> {
-            let mut query = sqlx::query::<$db>(AssertSqlSafe(Cow::Owned(sql))).persistent(fixed);
+        /// All statements are kept prepared: they are few, and over TCP one that is thrown away holds up the next.
+        fn $name(sql: &Arc<str>, args: &[Value]) -> Query<'static, $db, $arguments> {
+            let mut query = sqlx::query::<$db>(AssertSqlSafe(Arc::clone(sql)));
             for arg in args {
                 query = match arg {
                     Value::Int(v) => query.bind(*v),
@@ -281,8 +306,8 @@ macro_rules! binder {
                     Value::Text(v) => query.bind(v.clone()),
                     Value::Bool(v) => query.bind(*v),
                     Value::Time(v) => query.bind(v.map(to_datetime).map($time)),
-                    Value::Ints(many) => many.iter().fold(query, |query, v| query.bind(*v)),
-                    Value::Texts(many) => many.iter().fold(query, |query, v| query.bind(v.clone())),
+                    Value::Ints(many) => padded(many).fold(query, |query, v| query.bind(*v)),
+                    Value::Texts(many) => padded(many).fold(query, |query, v| query.bind(v.clone())),
                 };
             }
             query

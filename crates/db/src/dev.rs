@@ -3,6 +3,8 @@
 #![expect(clippy::print_stdout, reason = "a failing test is to say on which engine it failed")]
 
 pub mod fixtures;
+pub mod pair;
+pub mod proxy;
 mod servers;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -86,16 +88,36 @@ async fn empty_sqlite() -> TestDb {
 }
 
 async fn on_server(server: Option<&servers::Server>) -> Option<TestDb> {
+    Some(create(server?).await.0)
+}
+
+async fn create(server: &servers::Server) -> (TestDb, String) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let server = server?;
     let name = format!("nova_{}", NEXT.fetch_add(1, Ordering::SeqCst));
     let admin = open(&server.url(server.first_database)).await;
     let mut conn = admin.write().await.unwrap_or_else(|error| panic!("{}: {error:?}", server.program));
-    let created = conn.execute_text(&format!("create database {name}"), &[]).await;
+    let created = conn.execute_once(&format!("create database {name}")).await;
     created.unwrap_or_else(|error| panic!("create database on {}: {error:?}", server.program));
     drop(conn);
     admin.close().await;
-    Some(TestDb { db: open(&server.url(&name)).await, _folder: None })
+    let url = server.url(&name);
+    (TestDb { db: open(&url).await, _folder: None }, url)
+}
+
+/// A fresh, migrated database on a server of `engine` that can be reached at another port, too, and its URL.
+/// `None` where the server is not installed.
+///
+/// # Panics
+/// When it cannot be made.
+pub async fn on(engine: crate::dialect::Engine) -> Option<(TestDb, String)> {
+    let server = match engine {
+        crate::dialect::Engine::Sqlite => return None,
+        crate::dialect::Engine::MySql => servers::mariadb()?,
+        crate::dialect::Engine::Postgres => servers::postgres()?,
+    };
+    let (made, url) = create(server).await;
+    made.migrate().await.unwrap_or_else(|error| panic!("migrating {engine:?}: {error:?}"));
+    Some((made, url))
 }
 
 async fn open(url: &str) -> Db {

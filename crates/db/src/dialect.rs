@@ -33,14 +33,6 @@ pub enum Engine {
     Postgres,
 }
 
-/// A statement in the words of one engine.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Rendered {
-    pub(crate) sql: String,
-    /// Whether the text is always the same, so that a prepared statement is worth keeping.
-    pub(crate) fixed: bool,
-}
-
 impl Engine {
     /// Most arguments one statement may take.
     pub(crate) const fn max_arguments(self) -> usize {
@@ -50,16 +42,16 @@ impl Engine {
         }
     }
 
-    /// Translates a statement for `args`.
-    pub(crate) fn render(self, statement: &str, args: &[Value]) -> Rendered {
-        let mut out = Rendered { sql: String::with_capacity(statement.len() + 32), fixed: true };
-        let mut writer = Writer { engine: self, out: &mut out.sql, args, next_arg: 0, placeholders: 0 };
+    /// Translates a statement for `args`. A list takes part as one of few widths, so that there are few texts in all and
+    /// a connection can keep them prepared.
+    pub(crate) fn render(self, statement: &str, args: &[Value]) -> String {
+        let mut out = String::with_capacity(statement.len() + 32);
+        let mut writer = Writer { engine: self, out: &mut out, args, next_arg: 0, placeholders: 0 };
         let mut rest = statement;
         while let Some(at) = rest.find(['?', '{']) {
             writer.out.push_str(&rest[..at]);
             rest = &rest[at..];
             if let Some(after) = rest.strip_prefix("?..") {
-                out.fixed = false;
                 writer.list();
                 rest = after;
             } else if let Some(after) = rest.strip_prefix('?') {
@@ -72,7 +64,7 @@ impl Engine {
                 break;
             }
         }
-        out.sql.push_str(rest);
+        out.push_str(rest);
         out
     }
 
@@ -226,7 +218,7 @@ mod tests {
     use crate::value::Value;
 
     fn check(statement: &str, args: &[Value], want: Expect) {
-        let all = [Engine::Sqlite, Engine::MySql, Engine::Postgres].map(|engine| engine.render(statement, args).sql);
+        let all = [Engine::Sqlite, Engine::MySql, Engine::Postgres].map(|engine| engine.render(statement, args));
         want.assert_eq(&all.join("\n"));
     }
 
@@ -240,6 +232,15 @@ mod tests {
                 select ? where id in (?,?) and name = ?
                 select $1 where id in ($2,$3) and name = $4"#]],
         );
+    }
+
+    #[test]
+    fn a_list_has_one_of_few_widths() {
+        let widths = |most: i32| {
+            let texts = (0..=most).map(|n| Engine::MySql.render("?..", &[(0..n).collect::<Vec<i32>>().into()]));
+            texts.collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert_eq!((widths(2), widths(5), widths(1000)), (3, 5, 12));
     }
 
     #[test]

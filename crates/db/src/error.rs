@@ -51,6 +51,12 @@ pub enum DbError {
     /// The `sql_connection` text is no database URL that we know.
     #[error("{0:?} is not a database URL")]
     Url(String),
+    /// The server has no InnoDB, or it is switched off.
+    #[error("the database server has no InnoDB, and no other storage engine will do")]
+    NoInnoDb,
+    /// A URL for reading is of another kind than the one for writing, or that one needs none.
+    #[error("a read connection must be of the same kind as the database it copies: mysql or postgresql")]
+    ReadUrl,
     /// A table lives in a storage engine without transactions, on which no promise of ours holds.
     #[error("table {0} is in a storage engine without transactions; convert it to InnoDB")]
     NoTransactions(String),
@@ -168,6 +174,13 @@ impl DbError {
         matches!(self, Self::Conflict(_) | Self::Unavailable(_))
     }
 
+    /// Whether a server refused to write because it is a replica, or became one.
+    pub(crate) fn means_read_only(error: &sqlx::Error) -> bool {
+        let Some(refusal) = error.as_database_error() else { return false };
+        let mysql = refusal.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map_or(0, |e| e.number());
+        matches!(mysql, 1290 | 1792 | 1836) || refusal.code().as_deref() == Some("25006")
+    }
+
     /// Gives an engine's error its meaning.
     pub(crate) fn from_sqlx(engine: Engine, error: sqlx::Error) -> Self {
         use sqlx::Error as E;
@@ -211,7 +224,7 @@ fn verdict(engine: Engine, refusal: &dyn sqlx::error::DatabaseError) -> Verdict 
         Engine::MySql => {
             match refusal.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map_or(0, |e| e.number()) {
                 1020 | 1205 | 1213 | 3572 => Verdict::Conflict,
-                1040 | 1047 | 1053 | 1077 | 1152 | 1158..=1161 | 1203 | 1290 | 1836 | 1927 | 2006 | 2013 => {
+                1040 | 1047 | 1053 | 1077 | 1152 | 1158..=1161 | 1203 | 1290 | 1792 | 1836 | 1927 | 2006 | 2013 => {
                     Verdict::Unavailable
                 }
                 1216 | 1217 | 1451 | 1452 => Verdict::Reference,

@@ -11,7 +11,7 @@ use crate::conn::Conn;
 use crate::error::DbError;
 use crate::row::Row;
 use crate::security_groups::touch_members_of;
-use crate::value::Value;
+use crate::value::{Value, pieces};
 
 #[cfg(test)]
 mod tests;
@@ -70,7 +70,7 @@ pub async fn take(
     if free.len() < instances.len() {
         return Err(DbError::NoMoreAddresses { network: network.row(), wanted: instances.len() });
     }
-    for (some, rows) in instances.chunks(500).zip(free.chunks(500)) {
+    for (some, rows) in pieces(instances, 256).zip(pieces(&free[..instances.len()], 256)) {
         hold(conn, some, rows).await?;
     }
     // Hosts whose rules let these instances' groups in must let the new addresses in.

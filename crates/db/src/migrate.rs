@@ -18,8 +18,9 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (1, include_str!("../../../migrations/0001_austin.sql")),
     (2, include_str!("../../../migrations/0002_bexar.sql")),
     (100, include_str!("../../../migrations/0100_ours.sql")),
+    (101, include_str!("../../../migrations/0101_replicas.sql")),
     (102, include_str!("../../../migrations/0102_service_keys.sql")),
-    (103, include_str!("../../../migrations/0103_leases.sql")),
+    (LATEST, include_str!("../../../migrations/0103_leases.sql")),
 ];
 
 /// `migrate_version` is what sqlalchemy-migrate kept, so that old tools can still ask; the journal is ours.
@@ -91,7 +92,7 @@ impl Db {
             return Err(DbError::Foreign(found));
         }
         for statement in BOOKS {
-            ignore_race(conn.execute(statement, &[]).await)?;
+            ignore_race(conn.execute_once(statement).await)?;
         }
         drop(conn);
         for (version, text) in MIGRATIONS {
@@ -147,8 +148,8 @@ impl Db {
 /// One migration at a time.
 async fn lock(tx: &mut Conn) -> Result<(), DbError> {
     match tx.engine() {
-        Engine::Postgres => tx.execute("select pg_advisory_xact_lock(1852798561)", &[]).await.map(|_| ()),
-        Engine::MySql => tx.execute("select get_lock('nova_migrate', 3600)", &[]).await.map(|_| ()),
+        Engine::Postgres => tx.execute_once("select pg_advisory_xact_lock(1852798561)").await.map(|_| ()),
+        Engine::MySql => tx.execute_once("select get_lock('nova_migrate', 3600)").await.map(|_| ()),
         // BEGIN IMMEDIATE has done it.
         Engine::Sqlite => Ok(()),
     }
@@ -187,7 +188,7 @@ async fn run_and_note(
     if tx.optional(noted, &line).await?.is_some() {
         return Ok(());
     }
-    let ran = tx.execute_text(statement, &[]).await;
+    let ran = tx.execute_once(statement).await;
     if tx.engine() == Engine::MySql {
         ignore_race(ran)?
     } else {
@@ -246,6 +247,11 @@ async fn has_table(conn: &mut Conn, table: &'static str) -> Result<bool, DbError
 async fn refuse_without_transactions(conn: &mut Conn) -> Result<(), DbError> {
     if conn.engine() != Engine::MySql {
         return Ok(());
+    }
+    let inno_db =
+        "select 1 as one from information_schema.engines where engine = 'InnoDB' and support in ('YES', 'DEFAULT')";
+    if conn.optional(inno_db, &[]).await?.is_none() {
+        return Err(DbError::NoInnoDb);
     }
     let row = conn
         .optional(

@@ -109,6 +109,14 @@ pub async fn release(conn: &mut Conn, project: &ProjectId, amounts: &[(Resource,
     add(conn, project, amounts, SUBTRACT).await
 }
 
+/// Locks a project's counters until the transaction ends: nobody else launches for it meanwhile.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn hold(conn: &mut Conn, project: &ProjectId) -> Result<(), DbError> {
+    lock(conn, project).await.map(drop)
+}
+
 /// Counts anew what a project has, and corrects the counters. Call it inside a transaction.
 ///
 /// # Errors

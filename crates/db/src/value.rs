@@ -29,14 +29,32 @@ pub enum Value {
 }
 
 impl Value {
-    /// How many placeholders the value fills.
+    /// How many placeholders the value fills: for a list the next power of two, its last item again and again.
     pub(crate) fn width(&self) -> usize {
         match self {
-            Self::Ints(many) => many.len(),
-            Self::Texts(many) => many.len(),
+            Self::Ints(many) => padded(many).count(),
+            Self::Texts(many) => padded(many).count(),
             Self::Int(_) | Self::Big(_) | Self::Text(_) | Self::Bool(_) | Self::Time(_) => 1,
         }
     }
+}
+
+/// The items of a list as they are bound: repeated at the end, which changes nothing for `in (…)`.
+pub(crate) fn padded<T>(many: &[T]) -> impl ExactSizeIterator<Item = &T> {
+    let last = many.len().saturating_sub(1);
+    let width = if many.is_empty() { 0 } else { many.len().next_power_of_two() };
+    (0..width).map(move |n| &many[n.min(last)])
+}
+
+/// Cuts `many` into pieces of at most `most` whose lengths are powers of two, so that statements made of them have few
+/// texts.
+pub(crate) fn pieces<T>(mut many: &[T], most: usize) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = 1 << many.len().min(most).checked_ilog2()?;
+        let (piece, rest) = many.split_at(length);
+        many = rest;
+        Some(piece)
+    })
 }
 
 /// An instant as a DATETIME column holds it.
@@ -121,5 +139,21 @@ impl From<Vec<String>> for Value {
 impl From<&[String]> for Value {
     fn from(many: &[String]) -> Self {
         Self::Texts(many.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pieces;
+
+    #[test]
+    fn pieces_are_powers_of_two_and_lose_nothing() {
+        for (many, most, lengths) in
+            [(0, 8, vec![]), (1, 8, vec![1]), (7, 8, vec![4, 2, 1]), (30, 9, vec![8, 8, 8, 4, 2])]
+        {
+            let all: Vec<i32> = (0..many).collect();
+            assert_eq!(pieces(&all, most).map(<[i32]>::len).collect::<Vec<_>>(), lengths);
+            assert_eq!(pieces(&all, most).flatten().copied().collect::<Vec<_>>(), all);
+        }
     }
 }

@@ -16,14 +16,17 @@ use nova_link::links::{KernelLinks, Links};
 use nova_run::{Command, Host, Runner};
 use nova_types::image::{Image, ImageState};
 use nova_types::instance::Instance;
+use nova_types::service::Service;
 use nova_types::state::{State, VmState};
-use nova_types::{ImageId, InstanceId};
+use nova_types::{HostName, ImageId, InstanceId};
 
 use crate::check::Leak;
 use crate::context::Context;
 
 /// Tables of ours, and the daemon without which they are left over.
 const TABLES: [(&str, &str); 2] = [("nova_compute", "nova-compute"), ("nova_network", "nova-network")];
+
+const OBJECT_STORE: &str = "nova-objectstore";
 
 /// What the rows say should be on this host.
 #[derive(Debug, Default)]
@@ -37,6 +40,7 @@ struct Wanted {
     served: BTreeSet<String>,
     daemons: BTreeSet<String>,
     images: Vec<Image>,
+    keeps_images: bool,
 }
 
 /// What is on this host.
@@ -60,7 +64,9 @@ pub(crate) async fn look(cx: &mut Context<'_, '_>, older_than: i32, deep: bool) 
     let world = World::look(cx, &runner, under_libvirt).await;
     let wanted = Wanted::read(cx).await?;
     let mut leaks = compare(&world, &wanted, &cx.config.network.networks_path);
-    leaks.extend(check_images(cx, &wanted.images, older_than, deep));
+    if wanted.keeps_images {
+        leaks.extend(check_images(cx, &wanted.images, older_than, deep));
+    }
     Ok(leaks)
 }
 
@@ -77,7 +83,9 @@ impl Wanted {
         let conn = &mut cx.db.read().await?;
         let networks = networks::list(conn).await?;
         let served = networks.iter().filter(|n| n.host.as_ref() == Some(host)).map(|n| n.bridge.clone()).collect();
-        let daemons = services::list(conn).await?.into_iter().filter(|s| s.host == *host).map(|s| s.binary);
+        let services = services::list(conn).await?;
+        let keeps_images = keeps_images(&services, host);
+        let daemons = services.into_iter().filter(|s| s.host == *host).map(|s| s.binary);
         let here = instances::on_host(conn, host).await?;
         let quiet = State { vm: VmState::Running, task: None };
         Ok(Self {
@@ -87,8 +95,15 @@ impl Wanted {
             served,
             daemons: daemons.collect(),
             images: images::list(conn, None).await?,
+            keeps_images,
         })
     }
+}
+
+/// Whether the files of images are on this host: where its object store is, or where there is none at all.
+fn keeps_images(services: &[Service], host: &HostName) -> bool {
+    let mut stores = services.iter().filter(|service| service.binary == OBJECT_STORE).peekable();
+    stores.peek().is_none() || stores.any(|store| store.host == *host)
 }
 
 impl World {
@@ -255,6 +270,7 @@ mod tests {
     #[test]
     fn what_rows_account_for_is_no_leak() {
         let mut wanted = Wanted {
+            keeps_images: true,
             instances: [InstanceId::new(10)].into(),
             running: [InstanceId::new(10)].into(),
             bridges: ["br100".to_owned()].into(),

@@ -33,7 +33,20 @@ pub async fn open_database(flags: &DatabaseFlags) -> Result<Db, ServiceError> {
 
 /// Opens the bus between processes. The broker need not be there. Must be called within a Tokio runtime.
 pub fn open_bus(flags: &BusFlags) -> Arc<dyn Bus> {
-    Arc::new(RabbitMq::open(RabbitOptions::of(flags)))
+    let bus = Arc::new(RabbitMq::open(RabbitOptions::of(flags)));
+    if flags.bus_faults == 0 { bus } else { worse(bus, flags.bus_faults) }
+}
+
+#[cfg(feature = "failpoints")]
+fn worse(bus: Arc<dyn Bus>, seed: u64) -> Arc<dyn Bus> {
+    warn!("Messages come twice and out of order (--bus_faults).");
+    Arc::new(nova_bus::Faulty::new(bus, seed))
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn worse(bus: Arc<dyn Bus>, _seed: u64) -> Arc<dyn Bus> {
+    warn!("Ignoring --bus_faults, which only builds for tests heed.");
+    bus
 }
 
 /// Waits until the database is there and has this program's schema; says once what it waits for. Changing the schema of a

@@ -1,7 +1,7 @@
 //! `DescribeAvailabilityZones`, and its `verbose` form for administrators.
 
 use nova_aws::{Filter, Filters, Params, Set, Timestamp};
-use nova_db::services;
+use nova_db::{describe, services};
 use nova_types::service::Service;
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ impl Action for DescribeAvailabilityZones {
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeAvailabilityZonesResponse, Error> {
         let down_after = cloud.config.common.service_down_time.as_secs().try_into().unwrap_or(i64::MAX);
-        let services = services::list(&mut cloud.db.read().await?).await?;
+        let services = describe!(cloud.db, &caller.names(), |conn| -> Error { Ok(services::list(conn).await?) })?;
         let zones = zones(&services, down_after, &regions::own(cloud));
         let wanted: Vec<String> = self.names.into_iter().chain(self.ids).collect();
         if let Some(unknown) = wanted.iter().find(|name| !zones.iter().any(|zone| zone.zone_name == **name)) {

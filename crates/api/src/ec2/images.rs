@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use nova_aws::{Filter, Filters, Page, Params, Set, Timestamp};
-use nova_db::images;
+use nova_db::{describe, images};
 use nova_types::image::{Image, ImageState};
 use nova_types::{ImageId, ImageKind, ProjectId};
 use serde::Serialize;
@@ -105,9 +105,9 @@ impl Action for DescribeImages {
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeImagesResponse, Error> {
-        let mut conn = cloud.db.read().await?;
-        let visible = images::list(&mut conn, Some(&caller.project)).await?;
-        drop(conn);
+        let visible = describe!(cloud.db, &caller.names(), |conn| -> Error {
+            Ok(images::list(conn, Some(&caller.project)).await?)
+        })?;
         let found: BTreeSet<ImageId> = visible.iter().map(|image| image.id).collect();
         if let Some(absent) = self.ids.iter().find(|id| !found.contains(id)) {
             return Err(Error::NoSuchImage(*absent));

@@ -3,7 +3,7 @@
 //! Key pairs belong to a user, not to a project (nova-api §4.4).
 
 use nova_aws::{Filter, Filters, Param, Params, Return, Set, Timestamp};
-use nova_db::{DbError, Unique, key_pairs};
+use nova_db::{DbError, Unique, describe, key_pairs};
 use nova_identity::{KeyKind, KeyPairError, create_key_pair, import_public_key};
 use nova_types::{KeyName, KeyPairId, key_pair::KeyPair};
 use serde::Serialize;
@@ -138,7 +138,8 @@ impl Action for DescribeKeyPairs {
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeKeyPairsResponse, Error> {
-        let mut pairs = key_pairs::list(&mut cloud.db.read().await?, &caller.user).await?;
+        let mut pairs =
+            describe!(cloud.db, &caller.names(), |conn| -> Error { Ok(key_pairs::list(conn, &caller.user).await?) })?;
         pairs.retain(|pair| caller.is_admin || !is_reserved(&pair.name));
         if let Some(unknown) = self.names.iter().find(|name| !pairs.iter().any(|pair| pair.name == **name)) {
             return Err(Error::NoSuchKeyPair(unknown.to_string()));

@@ -91,6 +91,8 @@ flags! {
         rabbit_retry_interval: Duration = "10",
         /// Kept for old files: every daemon tries for ever.
         rabbit_max_retries: u32 = "12",
+        /// In builds for tests: each message comes twice and out of order, by the dice of this seed; 0 for not.
+        bus_faults: u64 = "0",
         /// Exchange of all messages.
         control_exchange: String = "nova",
     }

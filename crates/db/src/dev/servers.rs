@@ -18,10 +18,16 @@ pub(crate) struct Server {
     pub(crate) first_database: &'static str,
     scheme: &'static str,
     user: &'static str,
-    port: u16,
+    pub(crate) port: u16,
+    pid: u32,
 }
 
 impl Server {
+    /// Ends the server as a power cut does.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        succeed(Command::new("kill").args(["-KILL", &self.pid.to_string()]))
+    }
+
     pub(crate) fn url(&self, database: &str) -> String {
         format!("{}://{}@127.0.0.1:{}/{database}", self.scheme, self.user, self.port)
     }
@@ -29,12 +35,13 @@ impl Server {
 
 pub(crate) fn mariadb() -> Option<&'static Server> {
     static ONE: OnceLock<Option<Server>> = OnceLock::new();
-    ONE.get_or_init(|| offered("MariaDB", find(&["/usr/sbin", "/usr/bin"], "mariadbd"), start_mariadb)).as_ref()
+    ONE.get_or_init(|| offered("MariaDB", find_mariadb(), |program| start_mariadb(program, "mariadb", &[]))).as_ref()
 }
 
 pub(crate) fn postgres() -> Option<&'static Server> {
     static ONE: OnceLock<Option<Server>> = OnceLock::new();
-    ONE.get_or_init(|| offered("PostgreSQL", find_postgres(), start_postgres)).as_ref()
+    ONE.get_or_init(|| offered("PostgreSQL", find_postgres(), |program| start_postgres(program, "postgres", None)))
+        .as_ref()
 }
 
 fn offered(name: &str, program: Option<PathBuf>, start: fn(&Path) -> io::Result<Server>) -> Option<Server> {
@@ -46,6 +53,22 @@ fn offered(name: &str, program: Option<PathBuf>, start: fn(&Path) -> io::Result<
     Some(start(&program).unwrap_or_else(|error| panic!("starting {name}: {error}")))
 }
 
+fn find_mariadb() -> Option<PathBuf> {
+    find(&["/usr/sbin", "/usr/bin"], "mariadbd")
+}
+
+/// A MariaDB of the caller's own: `name` is its folder, `arguments` are added.
+pub(crate) fn own_mariadb(name: &str, arguments: &[&str]) -> io::Result<Server> {
+    let program = find_mariadb().ok_or_else(|| io::Error::other("MariaDB is not installed"))?;
+    start_mariadb(&program, name, arguments)
+}
+
+/// A PostgreSQL of the caller's own; with `copies`, a standby that follows it.
+pub(crate) fn own_postgres(name: &str, copies: Option<&Server>) -> io::Result<Server> {
+    let program = find_postgres().ok_or_else(|| io::Error::other("PostgreSQL is not installed"))?;
+    start_postgres(&program, name, copies)
+}
+
 fn find(folders: &[&str], program: &str) -> Option<PathBuf> {
     folders.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.exists())
 }
@@ -55,8 +78,8 @@ fn find_postgres() -> Option<PathBuf> {
     versions.flatten().map(|version| version.path().join("bin/postgres")).find(|path| path.exists())
 }
 
-fn start_mariadb(program: &Path) -> io::Result<Server> {
-    let folder = fresh_folder("mariadb")?;
+fn start_mariadb(program: &Path, name: &str, arguments: &[&str]) -> io::Result<Server> {
+    let folder = fresh_folder(name)?;
     let (data, port) = (folder.join("data"), free_port()?);
     let mut install = Command::new("mariadb-install-db");
     install.args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"]);
@@ -67,13 +90,13 @@ fn start_mariadb(program: &Path) -> io::Result<Server> {
     serve.arg(format!("--pid-file={}", folder.join("pid").display())).arg(format!("--port={port}"));
     // Tests do not survive power cuts, so nothing is synced.
     serve.args(["--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=8M"]);
-    serve.args(["--max-connections=500", "--performance-schema=off"]);
-    serve_until_exit(serve, &folder, port)?;
-    Ok(Server { program: "MariaDB", first_database: "mysql", scheme: "mysql", user: "root", port })
+    serve.args(["--max-connections=500", "--performance-schema=off"]).args(arguments);
+    let pid = serve_until_exit(serve, &folder, port)?;
+    Ok(Server { program: "MariaDB", first_database: "mysql", scheme: "mysql", user: "root", port, pid })
 }
 
-fn start_postgres(program: &Path) -> io::Result<Server> {
-    let folder = fresh_folder("postgres")?;
+fn start_postgres(program: &Path, name: &str, copies: Option<&Server>) -> io::Result<Server> {
+    let folder = fresh_folder(name)?;
     let (data, port) = (folder.join("data"), free_port()?);
     // PostgreSQL refuses to run as root.
     let nobody: &[&str] = if am_root() { &["--reuid=65534", "--regid=65534", "--clear-groups"] } else { &[] };
@@ -81,15 +104,31 @@ fn start_postgres(program: &Path) -> io::Result<Server> {
         std::os::unix::fs::chown(&folder, Some(65534), Some(65534))?;
     }
     let mut install = owned("KILL", nobody);
-    install.arg(program.with_file_name("initdb")).args(["--no-sync", "--auth=trust", "--username=nova", "-E", "UTF8"]);
-    succeed(install.args(["--locale=C", "-D"]).arg(&data).current_dir(&folder))?;
+    match copies {
+        None => {
+            install.arg(program.with_file_name("initdb")).args(["--no-sync", "--auth=trust", "--username=nova"]);
+            install.args(["-E", "UTF8", "--locale=C"]);
+        }
+        Some(primary) => {
+            install.arg(program.with_file_name("pg_basebackup")).args([
+                "--no-sync",
+                "-R",
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+            ]);
+            install.args(["-h", "127.0.0.1", "-U", "nova", "-p"]).arg(primary.port.to_string());
+        }
+    }
+    succeed(install.arg("-D").arg(&data).current_dir(&folder))?;
     // QUIT, so that it takes its shared memory with it.
     let mut serve = owned("QUIT", nobody);
     serve.arg(program).arg("-D").arg(&data).args(["-F", "-h", "127.0.0.1", "-p"]).arg(port.to_string());
     serve.args(["-c", "max_connections=300", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
     serve.arg("-c").arg(format!("unix_socket_directories={}", folder.display())).current_dir(&folder);
-    serve_until_exit(serve, &folder, port)?;
-    Ok(Server { program: "PostgreSQL", first_database: "postgres", scheme: "postgres", user: "nova", port })
+    let pid = serve_until_exit(serve, &folder, port)?;
+    Ok(Server { program: "PostgreSQL", first_database: "postgres", scheme: "postgres", user: "nova", port, pid })
 }
 
 /// A command that gets `signal` from the kernel when the thread that started it ends.
@@ -100,7 +139,7 @@ fn owned(signal: &str, setpriv: &[&str]) -> Command {
 }
 
 /// Starts the server on a thread that never ends, so that the server's life is that of the process.
-fn serve_until_exit(mut serve: Command, folder: &Path, port: u16) -> io::Result<()> {
+fn serve_until_exit(mut serve: Command, folder: &Path, port: u16) -> io::Result<u32> {
     let log = std::fs::File::create(folder.join("log"))?;
     serve.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     let (tell, told) = std::sync::mpsc::channel();
@@ -108,7 +147,7 @@ fn serve_until_exit(mut serve: Command, folder: &Path, port: u16) -> io::Result<
         let started = serve.spawn();
         let failed = started.is_err();
         let child = started.map(|mut child| {
-            let _ = tell.send(Ok(()));
+            let _ = tell.send(Ok(child.id()));
             let _ = child.wait();
         });
         if let (true, Err(error)) = (failed, child) {
@@ -118,7 +157,7 @@ fn serve_until_exit(mut serve: Command, folder: &Path, port: u16) -> io::Result<
             std::thread::park();
         }
     })?;
-    told.recv().map_err(io::Error::other)??;
+    let pid = told.recv().map_err(io::Error::other)??;
     let started = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         if started.elapsed() > Duration::from_secs(60) {
@@ -126,7 +165,7 @@ fn serve_until_exit(mut serve: Command, folder: &Path, port: u16) -> io::Result<
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(())
+    Ok(pid)
 }
 
 fn succeed(command: &mut Command) -> io::Result<()> {

@@ -166,3 +166,20 @@ async fn the_check_names_leaks_on_the_host_with_what_mends_them() {
             to mend: nova-manage image delete ami-00000001"#]]
     .assert_eq(&ours.join("\n"));
 }
+
+#[tokio::test]
+async fn a_host_without_an_object_store_is_not_blamed_for_files_of_images() {
+    let lab = Lab::new();
+    let disk = file(&lab, "disk.img", b"disk");
+    lab.ok(&format!("image register {disk} --public")).await;
+    std::fs::remove_file(lab.path().join("images/ami-00000001/image")).unwrap();
+    let blamed = async || lab.run("check").await.out.contains("ami-00000001 has lost its file");
+    assert!(blamed().await, "there is no object store at all: the images are here");
+    let url = format!("sqlite:///{}", lab.path().join("nova.sqlite").display());
+    let db = nova_db::Db::open(&url, &nova_db::Options::default()).await.unwrap();
+    let elsewhere = "elsewhere".parse().unwrap();
+    let mut conn = db.write().await.unwrap();
+    nova_db::services::heartbeat(&mut conn, &elsewhere, "nova-objectstore", "nova", true).await.unwrap();
+    drop(conn);
+    assert!(!blamed().await);
+}

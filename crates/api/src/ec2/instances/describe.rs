@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use nova_aws::{Filter, Filters, Page, Params, Set, Timestamp};
-use nova_db::instances;
+use nova_db::{describe, instances};
 use nova_types::InstanceId;
 use nova_types::instance::InstanceView;
 use nova_types::state::VmState;
@@ -96,9 +96,9 @@ impl Selection {
         cloud: &Cloud,
         wanted: impl Fn(&InstanceView) -> bool,
     ) -> Result<(Vec<InstanceView>, Option<String>), Error> {
-        let mut conn = cloud.db.read().await?;
-        let views = instances::describe(&mut conn, caller.scope(), &self.ids).await?;
-        drop(conn);
+        let views = describe!(cloud.db, &caller.names(), |conn| -> Error {
+            Ok(instances::describe(conn, caller.scope(), &self.ids).await?)
+        })?;
         let found: BTreeSet<InstanceId> = views.iter().map(|view| view.instance.id).collect();
         if let Some(absent) = self.ids.iter().find(|id| !found.contains(id)) {
             return Err(Error::NoSuchInstance(*absent));

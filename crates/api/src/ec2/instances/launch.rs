@@ -13,6 +13,9 @@ use super::item::{ReservationItem, reservations};
 use super::run::RunInstances;
 use crate::{caller::Caller, cloud::Cloud, error::Error};
 
+/// How often a commit may be in doubt before the client is told so.
+const MOST_DOUBTS: u32 = 3;
+
 /// What was found for the names in the request.
 struct Checked {
     flavor: &'static Flavor,
@@ -36,23 +39,43 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
     drop(conn);
 
     let reservation = ReservationId::from_random(rand::random());
-    let accepted = transaction!(cloud.db, |tx| -> Error {
-        accept(tx, &request, &checked, &reservation, (caller, cloud, &digest)).await
-    });
-    let ids = match accepted {
-        // Another process accepted the same token between our look and our write, or the commit's answer was lost.
-        Err(Error::Db(DbError::Duplicate(Unique::ClientToken) | DbError::InDoubt(_)))
-            if request.client_token.is_some() =>
-        {
-            let mut conn = cloud.db.read().await?;
-            let views = repeated(&mut conn, &request, &digest, caller).await?;
-            return views.map(|views| shown(&views, caller)).ok_or(Error::TryAgain);
+    let mut doubts = 0;
+    let ids = loop {
+        let accepted = transaction!(cloud.db, |tx| -> Error {
+            if doubts > 0
+                && let Some(ids) = accepted_before(tx, caller, &reservation).await?
+            {
+                return Ok(ids);
+            }
+            accept(tx, &request, &checked, &reservation, (caller, cloud, &digest)).await
+        });
+        match accepted {
+            // The commit's answer was lost: look, and do it again only if it was not done.
+            Err(Error::Db(DbError::InDoubt(_))) if doubts < MOST_DOUBTS => doubts += 1,
+            // Another process accepted the same token between our look and our write.
+            Err(Error::Db(DbError::Duplicate(Unique::ClientToken))) if request.client_token.is_some() => {
+                let mut conn = cloud.db.read().await?;
+                let views = repeated(&mut conn, &request, &digest, caller).await?;
+                return views.map(|views| shown(&views, caller)).ok_or(Error::TryAgain);
+            }
+            other => break other?,
         }
-        other => other?,
     };
     cloud.hint_scheduler(ids.iter().map(|id| id.number()).collect()).await;
     let mut conn = cloud.db.read().await?;
     Ok(shown(&instances::describe(&mut conn, Some(&caller.project), &ids).await?, caller))
+}
+
+/// Finds the instances of a reservation whose commit nobody answered. Whoever accepts a launch locks the project's
+/// counters, so once we hold them that commit has happened or never will.
+async fn accepted_before(
+    tx: &mut Tx,
+    caller: &Caller,
+    reservation: &ReservationId,
+) -> Result<Option<Vec<InstanceId>>, Error> {
+    quotas::hold(tx, &caller.project).await?;
+    let views = instances::of_reservation(tx, &caller.project, reservation).await?;
+    Ok((!views.is_empty()).then(|| views.iter().map(|view| view.instance.id).collect()))
 }
 
 fn shown(views: &[InstanceView], caller: &Caller) -> ReservationItem {

@@ -1,7 +1,8 @@
 //! Instances through the whole API: what is accepted, shown and refused. Nobody places or boots them here.
 
 use nova_bus::{Bus as _, Subscription};
-use nova_db::{images, instances, services};
+use nova_db::dev::proxy::{Commit, Proxy};
+use nova_db::{Db, Engine, Options, images, instances, services};
 use nova_types::image::{DiskFormat, NewImage};
 use nova_types::{ImageId, ImageKind};
 use nova_wire::Topic;
@@ -10,7 +11,10 @@ use crate::testing::TestCloud;
 
 /// A cloud with one zone, and a public image with kernel and ramdisk.
 async fn cloud() -> (TestCloud, String) {
-    let cloud = TestCloud::start().await;
+    furnished(TestCloud::start().await).await
+}
+
+async fn furnished(cloud: TestCloud) -> (TestCloud, String) {
     let mut conn = cloud.db.write().await.unwrap();
     let host = "h1".parse().unwrap();
     services::heartbeat(&mut conn, &host, "nova-compute", "nova", true).await.unwrap();
@@ -53,6 +57,35 @@ async fn a_launch_is_accepted_shown_and_counted() {
     assert_eq!(shown.text("reservationId"), run.text("reservationId"));
     let page = joe.call("DescribeInstances Filter.1.Name=launch-index Filter.1.Value.1=1").await;
     assert_eq!(page.texts("instanceId"), ["i-00000002"]);
+}
+
+#[tokio::test]
+async fn a_launch_whose_commit_nobody_answered_is_there_once() {
+    for engine in [Engine::MySql, Engine::Postgres] {
+        for (what, token) in [
+            (Commit::Lost, ""),
+            (Commit::Unanswered, ""),
+            (Commit::Lost, " ClientToken=once"),
+            (Commit::Unanswered, " ClientToken=once"),
+        ] {
+            let Some((db, url)) = nova_db::dev::on(engine).await else { continue };
+            let (proxy, through) = Proxy::before(&url).await;
+            let far = Db::open(&through, &Options::default()).await.unwrap();
+            // Room for one launch: a second run must not take the first one's quota for another's.
+            let cloud = TestCloud::start_on(db, far, &["--quota_instances=2"]).await;
+            let (cloud, image) = furnished(cloud).await;
+            let joe = cloud.joe();
+            // The group `default` is made by the first launch; that is another commit.
+            assert_eq!(joe.call("DescribeSecurityGroups").await.outcome(), "200");
+            proxy.next_commit(what);
+            let run = joe.call(&format!("RunInstances ImageId={image} MinCount=2 MaxCount=2{token}")).await;
+            assert_eq!(run.outcome(), "200", "{engine:?} {what:?}{token}: {}", run.body);
+            assert!(proxy.is_done());
+            let shown = joe.call("DescribeInstances").await;
+            assert_eq!(shown.texts("reservationId"), run.texts("reservationId"), "{engine:?} {what:?}{token}");
+            assert_eq!((shown.texts("instanceId").len(), run.texts("instanceId")), (2, shown.texts("instanceId")));
+        }
+    }
 }
 
 #[tokio::test]

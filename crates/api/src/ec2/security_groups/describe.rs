@@ -2,7 +2,7 @@
 
 use nova_aws::{ApiVersion, Filter, Filters, Page, Params, Set};
 use nova_db::security_groups::{self, GroupRef};
-use nova_db::transaction;
+use nova_db::{describe, transaction};
 use nova_types::rule::{Source, Traffic};
 use nova_types::security_group::{GrantedRule, SecurityGroup};
 use nova_types::{GroupName, SecurityGroupId};
@@ -121,10 +121,10 @@ impl Action for DescribeSecurityGroups {
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeSecurityGroupsResponse, Error> {
-        let mut conn = cloud.db.read().await?;
-        let mut groups = security_groups::list(&mut conn, Some(&caller.project)).await?;
+        let mut groups = describe!(cloud.db, &caller.names(), |conn| -> Error {
+            Ok(security_groups::list(conn, Some(&caller.project)).await?)
+        })?;
         if !groups.iter().any(|group| group.name == GroupName::default_group()) {
-            drop(conn);
             groups = transaction!(cloud.db, |tx| -> Error {
                 security_groups::ensure_default(tx, &caller.project, &caller.user).await?;
                 Ok(security_groups::list(tx, Some(&caller.project)).await?)
