@@ -11,6 +11,7 @@ pub mod compute_nodes;
 mod conn;
 mod dialect;
 mod error;
+pub mod export;
 pub mod fixed_ips;
 mod held;
 pub mod images;
