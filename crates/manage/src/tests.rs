@@ -2,6 +2,7 @@
 
 mod accounts;
 mod credentials;
+mod export;
 mod images;
 mod networks;
 
