@@ -104,6 +104,16 @@ async fn create(server: &servers::Server) -> (TestDb, String) {
     (TestDb { db: open(&url).await, _folder: None }, url)
 }
 
+/// A database without tables on a MariaDB of the test's own that is started with `arguments`; its folder is `name`.
+///
+/// # Panics
+/// When it does not start.
+pub async fn on_mariadb_with(name: &str, arguments: &[&str]) -> Option<TestDb> {
+    servers::mariadb()?;
+    let server = servers::own_mariadb(name, arguments).unwrap_or_else(|error| panic!("starting {name}: {error}"));
+    Some(create(&server).await.0)
+}
+
 /// A fresh, migrated database on a server of `engine` that can be reached at another port, too, and its URL.
 /// `None` where the server is not installed.
 ///

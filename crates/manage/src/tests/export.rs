@@ -54,6 +54,7 @@ async fn a_cloud_whose_daemons_run_stays_where_it_is() {
 #[tokio::test]
 async fn an_export_goes_one_way_only() {
     let lab = Lab::new();
+    lab.ok("user list").await;
     let line = lab.refused("db export --to=sqlite:////tmp/other.sqlite").await;
     assert!(line.starts_with("an export goes from a sqlite:// --sql_connection"), "{line}");
 }
