@@ -26,6 +26,12 @@ impl std::ops::Deref for TestDb {
     }
 }
 
+/// A database that somebody else keeps, as one of a test's.
+#[must_use]
+pub fn lent(db: Db) -> TestDb {
+    TestDb { db, _folder: None }
+}
+
 /// A migrated SQLite database in a temporary file.
 ///
 /// # Panics
