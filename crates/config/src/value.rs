@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Switch,
     /// `--name=VALUE`, with what the help calls the value.
     Value(&'static str),
+    /// The same as often as one likes: all values count.
+    Many(&'static str),
 }
 
 /// A type that a flag can have.
@@ -187,6 +189,16 @@ impl FromFlag for DatabaseUrl {
 
     fn from_flag(text: &str) -> Result<Self, String> {
         text.parse().map_err(|error: crate::DatabaseUrlError| error.to_string())
+    }
+}
+
+/// Each in its own `--name=URL`.
+impl FromFlag for Vec<DatabaseUrl> {
+    const KIND: Kind = Kind::Many("URL");
+    const SECRET: bool = true;
+
+    fn from_flag(text: &str) -> Result<Self, String> {
+        text.split_whitespace().map(DatabaseUrl::from_flag).collect()
     }
 }
 
