@@ -28,7 +28,7 @@ pub use binaries::{
     ApiConfig, CombinedConfig, ComputeConfig, Config, DhcpbridgeConfig, Loaded, ManageConfig, NetworkConfig,
     SchedulerConfig, load_or_exit,
 };
-pub use choices::{ConnectionType, HypervisorChoice, LibvirtType};
+pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, Placement, SchedulerDriver};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use error::{ConfigError, Origin, Warning};
 pub use groups::{

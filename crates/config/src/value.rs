@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use nova_types::network::ManagerKind;
 use nova_types::{HostName, Vlan, net};
 
-use crate::{ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, choices};
+use crate::{ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, Placement, SchedulerDriver, choices};
 
 /// How a flag is written on a command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +155,8 @@ explained! {
     ConnectionType, "NAME", str::parse::<ConnectionType>;
     HypervisorChoice, "NAME", str::parse::<HypervisorChoice>;
     LibvirtType, "NAME", str::parse::<LibvirtType>;
+    SchedulerDriver, "CLASS", str::parse::<SchedulerDriver>;
+    Placement, "NAME", str::parse::<Placement>;
 }
 
 impl FromFlag for DatabaseUrl {
