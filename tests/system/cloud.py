@@ -96,10 +96,10 @@ class Cloud:
         """A client of one of the kinds in `clients.py`, with the keys of the project's owner."""
         return CLIENTS[kind](self.url, f"{self.access}:{project}", self.secret)
 
-    def start(self):
+    def start(self, *flags):
         """Starts the process and waits until the API answers; returns how many seconds that took."""
         out = open(self.log, "ab")
-        command = [BIN / "nova-combined", f"--flagfile={self.conf}"]
+        command = [BIN / "nova-combined", f"--flagfile={self.conf}", *flags]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/")
         _, took = eventually(20, "nova-combined listens", lambda: self.listens() or self.died(), every=0.01)
         assert self.process.poll() is None, f"nova-combined ended with status {self.process.returncode}; see {self.log}"

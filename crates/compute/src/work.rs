@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use nova_db::instances::{self, Guard};
+use nova_failpoint::{Point, hit};
 use nova_service::{Stop, Ticks};
 use nova_types::instance::InstanceView;
 use nova_types::state::Task;
@@ -92,6 +93,7 @@ async fn overtaken(host: &Host, id: nova_types::InstanceId, guard: Guard, ticket
 async fn operate(host: &Arc<Host>, view: InstanceView, ticket: &Ticket) -> Result<(), Problem> {
     let Some(task) = view.instance.state.task else { return Ok(()) };
     let _place = place(host, task).await.map_err(Problem::later)?;
+    taken(task);
     match task {
         // The scheduler's; a row with a host is never in it.
         Task::Scheduling => Ok(()),
@@ -101,6 +103,18 @@ async fn operate(host: &Arc<Host>, view: InstanceView, ticket: &Ticket) -> Resul
         Task::Starting => start::start(host, view, ticket).await,
         Task::Terminating => terminate::terminate(host, view, ticket).await,
         Task::Cleaning => terminate::clean(host, view, ticket).await,
+    }
+}
+
+/// Where tests end the process before anything is done.
+fn taken(task: Task) {
+    match task {
+        Task::Building => hit(Point::LaunchTaken),
+        Task::Rebooting => hit(Point::RebootTaken),
+        Task::Stopping => hit(Point::StopTaken),
+        Task::Starting => hit(Point::StartTaken),
+        Task::Terminating => hit(Point::TerminateTaken),
+        Task::Scheduling | Task::Cleaning => {}
     }
 }
 

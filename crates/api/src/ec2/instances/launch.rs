@@ -3,6 +3,7 @@
 use nova_db::client_tokens::{self, ClientToken};
 use nova_db::security_groups::{self, GroupError, GroupRef};
 use nova_db::{Conn, DbError, Tx, Unique, images, instances, key_pairs, quotas, services, transaction};
+use nova_failpoint::{Point, hit};
 use nova_types::flavor::Flavor;
 use nova_types::image::{Image, ImageState};
 use nova_types::instance::{InstanceView, NewInstances};
@@ -40,7 +41,9 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
 
     let reservation = ReservationId::from_random(rand::random());
     let accepted = transaction!(cloud.db, |tx| -> Error {
-        accept(tx, &request, &checked, &reservation, (caller, cloud, &digest)).await
+        let accepted = accept(tx, &request, &checked, &reservation, (caller, cloud, &digest)).await;
+        hit(Point::LaunchAccepting);
+        accepted
     });
     let views = match accepted {
         // Another process accepted the same token between our look and our write, or the commit's answer was lost.
@@ -53,7 +56,9 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
         }
         other => other?,
     };
+    hit(Point::LaunchAccepted);
     cloud.hint_scheduler(views.iter().map(|view| view.instance.id.number()).collect()).await;
+    hit(Point::LaunchHinted);
     Ok(shown(&views, caller))
 }
 
