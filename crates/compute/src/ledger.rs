@@ -3,9 +3,10 @@
 
 use nova_db::instances::{self, Guard};
 use nova_db::{Conn, Db, DbError, transaction};
+use nova_failpoint::{Point, hit};
 use nova_types::InstanceId;
 use nova_types::instance::{Instance, StateReason};
-use nova_types::state::Event;
+use nova_types::state::{Event, Task};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::problem::Problem;
@@ -32,6 +33,21 @@ impl Outcome {
 
     pub(crate) fn failed(instance: &Instance, reason: StateReason) -> Self {
         Self::Failed { id: instance.id, guard: guard(instance), reason }
+    }
+
+    /// Where tests end the process: before and after it is committed.
+    const fn points(&self) -> Option<[Point; 2]> {
+        match self {
+            Self::Moved { event, guard, .. } => match (event, guard.state.task) {
+                (Event::Booted, Some(Task::Building)) => Some([Point::LaunchRecording, Point::LaunchRecorded]),
+                (Event::Booted, Some(Task::Starting)) => Some([Point::StartRecording, Point::StartRecorded]),
+                (Event::Halted, Some(Task::Stopping)) => Some([Point::StopRecording, Point::StopRecorded]),
+                (Event::Rebooted, _) => Some([Point::RebootRecording, Point::RebootRecorded]),
+                _ => None,
+            },
+            Self::Gone { .. } => Some([Point::TerminateRecording, Point::TerminateRecorded]),
+            Self::Failed { .. } | Self::Cleaned { .. } => None,
+        }
     }
 
     async fn write(&self, tx: &mut Conn, quarantine_seconds: i32) -> Result<(), DbError> {
@@ -120,15 +136,83 @@ async fn write_one(db: &Db, outcome: Outcome, quarantine_seconds: i32) -> Result
 }
 
 async fn write_together(db: &Db, outcomes: &[Outcome], quarantine_seconds: i32) -> Result<Vec<bool>, DbError> {
-    transaction!(db, |tx| {
-        let mut results = Vec::with_capacity(outcomes.len());
-        for outcome in outcomes {
-            match outcome.write(tx, quarantine_seconds).await {
-                Ok(()) => results.push(true),
-                Err(DbError::Stale(_) | DbError::NotFound(_)) => results.push(false),
+    let points: Vec<[Point; 2]> = outcomes.iter().filter_map(Outcome::points).collect();
+    let written = transaction!(db, |tx| {
+        let mut results = vec![true; outcomes.len()];
+        let (alike, others) = sorted(outcomes);
+        for ((event, guard), ids) in alike {
+            instances::apply_all(tx, &ids, event, &guard).await?;
+        }
+        for at in others {
+            match outcomes[at].write(tx, quarantine_seconds).await {
+                Ok(()) => {}
+                Err(DbError::Stale(_) | DbError::NotFound(_)) => results[at] = false,
                 Err(error) => return Err(error),
             }
         }
+        points.iter().for_each(|[recording, _]| hit(*recording));
         Ok(results)
-    })
+    });
+    if written.is_ok() {
+        points.iter().for_each(|[_, recorded]| hit(*recorded));
+    }
+    written
+}
+
+/// Instances that come from the same state to the same other.
+type Alike = ((Event, Guard), Vec<InstanceId>);
+
+/// Puts together what one statement can write, as in a burst of launches, and tells the places of the rest. If not all
+/// that stand together are where they should be, all outcomes are written one by one.
+fn sorted(outcomes: &[Outcome]) -> (Vec<Alike>, Vec<usize>) {
+    let (mut alike, mut others): (Vec<Alike>, Vec<usize>) = (Vec::new(), Vec::new());
+    for (at, outcome) in outcomes.iter().enumerate() {
+        match outcome {
+            Outcome::Moved { id, event, guard, reason: None } if outcomes.len() > 1 => {
+                match alike.iter_mut().find(|(kind, _)| *kind == (*event, *guard)) {
+                    Some((_, ids)) => ids.push(*id),
+                    None => alike.push(((*event, *guard), vec![*id])),
+                }
+            }
+            _ => others.push(at),
+        }
+    }
+    (alike, others)
+}
+
+#[cfg(test)]
+mod tests {
+    use nova_types::state::{State, VmState};
+
+    use super::*;
+    use crate::testing::Bench;
+
+    #[tokio::test]
+    async fn of_a_burst_all_are_written_but_those_that_have_moved_on() {
+        let bench = Bench::new().await;
+        let ids = bench.placed(4).await;
+        let mut outcomes = Vec::new();
+        for id in &ids {
+            outcomes.push(Outcome::moved(&bench.view(*id).await.instance, Event::Booted, None));
+        }
+        assert_eq!(sorted(&outcomes).0.len(), 1);
+        bench.ask(ids[2], Event::Terminate).await;
+        let reason = StateReason::new("Server.InternalError", "why");
+        outcomes.push(Outcome::failed(&bench.view(ids[3]).await.instance, reason));
+        let ledger = Ledger::open(bench.db.clone(), 0);
+        let written = futures_of(&ledger, outcomes[..3].to_vec()).await;
+        assert_eq!(written, [true, true, false]);
+        assert_eq!(futures_of(&ledger, outcomes[3..].to_vec()).await, [true, false]);
+        let booted = State::new(VmState::Running, None);
+        let states = [booted, booted, State::new(VmState::ShuttingDown, Some(Task::Terminating)), booted];
+        for (id, state) in ids.iter().zip(states) {
+            assert_eq!(bench.view(*id).await.instance.state, state);
+        }
+    }
+
+    /// Hands all in at once, and tells which were written.
+    async fn futures_of(ledger: &Ledger, outcomes: Vec<Outcome>) -> Vec<bool> {
+        let all = outcomes.into_iter().map(|outcome| ledger.record(outcome));
+        nova_db::dev::at_once(all).await.into_iter().map(|written| written.is_ok()).collect()
+    }
 }

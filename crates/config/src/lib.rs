@@ -18,6 +18,8 @@ mod choices;
 mod command_line;
 mod database_url;
 mod error;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod flagfile;
 mod groups;
 mod known;
@@ -31,7 +33,7 @@ pub use binaries::{
     ObjectstoreConfig, SchedulerConfig, load_or_exit,
 };
 pub use brokers::{Broker, Brokers};
-pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, QuorumQueues, Region};
+pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, Placement, QuorumQueues, Region, SchedulerDriver};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use error::{ConfigError, Origin, Warning};
 pub use groups::{

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Subcommand, ValueEnum};
 use nova_db::images::{self, ImageError, Stored};
+use nova_failpoint::{Point, hit};
 use nova_images::{ImageStore, StoreError, StoredImage};
 use nova_types::image::{DiskFormat, Image, ImageState, NewImage};
 use nova_types::{ImageId, ImageKind, ProjectId};
@@ -279,15 +280,16 @@ async fn register(cx: &mut Context<'_, '_>, path: &Path, new: NewImage) -> anyho
     if !source.metadata()?.is_file() {
         bail!("{} is not a file", path.display());
     }
-    let id = match images::register(&mut cx.db.write().await?, &new).await {
-        Err(ImageError::LocationTaken(_)) => return Err(taken(cx, &new).await?),
-        other => other?,
-    };
     let store = ImageStore::new(&cx.config.images.images_path);
+    let id = name_it(cx, &store, &new).await?;
+    hit(Point::ImageNamed);
+    // Who finds the row pending and this not held knows that nobody completes it any more.
+    let _held = store.hold(id)?.with_context(|| format!("another process registers {}", new.location))?;
     match store.put(id, new.format, &mut source) {
         Ok(StoredImage { sha256, size_bytes, virtual_size_bytes }) => {
             let stored = Stored { sha256: &sha256, size_bytes, virtual_size_bytes };
             images::available(&mut cx.db.write().await?, id, stored).await?;
+            hit(Point::ImageRegistered);
             cx.note(format_args!("Registered {} as {id}: {size_bytes} bytes, sha256 {sha256}.", new.name));
             Ok(id)
         }
@@ -298,12 +300,33 @@ async fn register(cx: &mut Context<'_, '_>, path: &Path, new: NewImage) -> anyho
     }
 }
 
+/// Gives the image its row. One that a killed registration of the same file left is cleared away first.
+async fn name_it(cx: &mut Context<'_, '_>, store: &ImageStore, new: &NewImage) -> anyhow::Result<ImageId> {
+    let refused = match images::register(&mut cx.db.write().await?, new).await {
+        Err(refused @ ImageError::LocationTaken(_)) => refused,
+        named => return Ok(named?),
+    };
+    let all = images::list(&mut cx.db.read().await?, None).await?;
+    let same = |image: &&Image| image.owner == new.owner && image.location == new.location;
+    let Some(there) = all.iter().find(same) else { return Err(refused.into()) };
+    if there.state != ImageState::Pending {
+        return Err(taken(there));
+    }
+    let Some(_held) = store.hold(there.id)? else { bail!("another process registers {}", new.location) };
+    // It may have been completed before it was held.
+    let now = images::get_any(&mut cx.db.read().await?, there.id).await?;
+    if now.is_some_and(|image| image.state != ImageState::Pending) {
+        return Err(taken(there));
+    }
+    delete(cx, there.id).await?;
+    cx.note(format_args!("Removed {}, whose registration was never completed.", there.id));
+    Ok(images::register(&mut cx.db.write().await?, new).await?)
+}
+
 /// Says which image has the place of a new one.
-async fn taken(cx: &mut Context<'_, '_>, new: &NewImage) -> anyhow::Result<anyhow::Error> {
-    let images = images::list(&mut cx.db.read().await?, None).await?;
-    let there = images.into_iter().find(|image| image.location == new.location && image.owner == new.owner);
-    let there = there.map(|image| image.id.to_string()).unwrap_or_default();
-    Ok(anyhow!("{} is registered already, as {there}; nova-manage image delete {there} makes room", new.location))
+fn taken(there: &Image) -> anyhow::Error {
+    let (id, location) = (there.id, &there.location);
+    anyhow!("{location} is registered already, as {id}; nova-manage image delete {id} makes room")
 }
 
 /// An image that could not be stored leaves no row that seems to be on its way.
