@@ -22,7 +22,7 @@ use nova_types::{Clock, HostName};
 
 use tracing::info;
 
-use crate::{Capacity, ImageSource, Parts, Real, Settings};
+use crate::{Capacity, ImageSource, Parts, Real, Settings, boot};
 
 const DEFAULT_URI: &str = "qemu:///system";
 const RANDOM: &str = "/proc/sys/kernel/random/uuid";
@@ -265,8 +265,8 @@ fn cloud_id(instances_path: &Path) -> Result<CloudId, PrepareError> {
         _ => {}
     }
     let text = fs::read_to_string(RANDOM).map_err(refused)?;
-    let draft = path.with_extension("new");
-    fs::write(&draft, &text).and_then(|()| fs::rename(&draft, &path)).map_err(refused)?;
+    // Drawn a second time, it would make strangers of all guests.
+    boot::replace(&path, &text).map_err(refused)?;
     Ok(CloudId::new(text.trim()))
 }
 
