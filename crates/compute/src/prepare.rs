@@ -73,10 +73,11 @@ pub async fn settle_alone(flags: &mut ComputeFlags, runner: &dyn Runner) -> Resu
     flags.hypervisor = match flags.hypervisor {
         _ if is_simulated(flags) => HypervisorChoice::Simulated,
         HypervisorChoice::Simulated => HypervisorChoice::Simulated,
+        HypervisorChoice::Netns => HypervisorChoice::Netns,
         HypervisorChoice::Auto | HypervisorChoice::Libvirt => HypervisorChoice::Libvirt,
     };
     match flags.hypervisor {
-        HypervisorChoice::Libvirt => nova_link::check_machine(runner, None).await,
+        HypervisorChoice::Libvirt | HypervisorChoice::Netns => nova_link::check_machine(runner, None).await,
         HypervisorChoice::Auto | HypervisorChoice::Simulated => Ok(()),
     }
 }
@@ -151,7 +152,7 @@ pub async fn prepare(
     let options = options(flags, cloud_id(folder)?);
     let Choice { hypervisor, kind, .. } = choose(options, Arc::clone(&runner)).await.map_err(|error| match error {
         ChooseError::Simulated(source) => PrepareError::File { path: guests_file(folder), source },
-        error @ ChooseError::Helper(_) => PrepareError::Choose(error),
+        error @ (ChooseError::Helper(_) | ChooseError::Netns(_)) => PrepareError::Choose(error),
     })?;
     let simulated = kind == Kind::Simulated;
     let real = (!simulated).then(|| Real {
@@ -187,6 +188,7 @@ fn options(flags: &ComputeFlags, cloud: CloudId) -> Options {
     let want = match (flags.connection_type, flags.hypervisor) {
         (ConnectionType::Fake, _) | (_, HypervisorChoice::Simulated) => Want::Simulated,
         (ConnectionType::Libvirt, HypervisorChoice::Libvirt) => Want::Libvirt,
+        (ConnectionType::Libvirt, HypervisorChoice::Netns) => Want::Netns,
         (ConnectionType::Libvirt, HypervisorChoice::Auto) => Want::Auto,
     };
     let guests = match flags.libvirt_type {
@@ -297,6 +299,7 @@ mod tests {
             (&[][..], Want::Auto, GuestKind::Kvm),
             (&["--connection_type=fake"], Want::Simulated, GuestKind::Kvm),
             (&["--hypervisor=simulated"], Want::Simulated, GuestKind::Kvm),
+            (&["--hypervisor=netns"], Want::Netns, GuestKind::Kvm),
             (&["--hypervisor=libvirt", "--libvirt_type=qemu"], Want::Libvirt, GuestKind::Qemu),
         ] {
             let options = options(&config(flags, folder.path()).compute, CloudId::new("a"));
@@ -311,6 +314,7 @@ mod tests {
             (&[][..], true, HypervisorChoice::Auto),
             (&[], false, HypervisorChoice::Simulated),
             (&["--hypervisor=libvirt"], false, HypervisorChoice::Libvirt),
+            (&["--hypervisor=netns"], false, HypervisorChoice::Netns),
             (&["--connection_type=fake"], true, HypervisorChoice::Simulated),
         ] {
             let mut config = config(flags, folder.path());
@@ -324,6 +328,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (flags, choice) in [
             (&[][..], HypervisorChoice::Libvirt),
+            (&["--hypervisor=netns"], HypervisorChoice::Netns),
             (&["--hypervisor=simulated"], HypervisorChoice::Simulated),
             (&["--connection_type=fake"], HypervisorChoice::Simulated),
             (&["--simulated-hosts", "3"], HypervisorChoice::Simulated),
