@@ -6,7 +6,7 @@ use nova_config::ManageConfig;
 
 use crate::context::{Context, Surface};
 use crate::words::{Unresolved, resolve};
-use crate::{check, db, fixed, host, image, instance, network, project, role, service, user, vpn};
+use crate::{check, db, doctor, fixed, host, image, instance, network, project, role, service, user, vpn};
 
 const SUCCESS: u8 = 0;
 const USAGE: u8 = 2;
@@ -56,6 +56,9 @@ enum Category {
     Db(db::Action),
     /// Looks for leaks in the database and on this host
     Check(check::Arguments),
+    /// Says what stops packets to an instance, and which command mends it
+    #[command(subcommand, disable_help_subcommand = true)]
+    Doctor(doctor::Action),
     /// Prints the version of this program and of its tables
     Version,
 }
@@ -128,6 +131,7 @@ impl Category {
             Self::Instance(action) => action.run(cx).await?,
             Self::Db(action) => action.run(cx).await?,
             Self::Check(arguments) => return arguments.run(cx).await,
+            Self::Doctor(action) => return action.run(cx).await,
             Self::Version => {}
         }
         Ok(SUCCESS)

@@ -9,6 +9,7 @@ mod cli;
 mod context;
 mod credentials;
 mod db;
+mod doctor;
 mod fixed;
 mod host;
 mod host_check;
