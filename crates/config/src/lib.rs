@@ -40,7 +40,7 @@ pub use groups::{
     ApiFlags, BusFlags, CommonFlags, ComputeFlags, DatabaseFlags, DhcpbridgeFlags, EndpointFlags, IdentityFlags,
     ImageFlags, NetworkFlags, ObjectstoreFlags, SchedulerFlags,
 };
-pub use surroundings::Surroundings;
+pub use surroundings::{ClientKeys, Surroundings};
 pub use value::Password;
 
 #[cfg(test)]

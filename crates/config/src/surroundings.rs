@@ -55,6 +55,28 @@ impl Surroundings {
     }
 }
 
+/// The EC2 key that a user's `novarc` puts into the environment, for whoever helps that user.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ClientKeys {
+    /// `EC2_ACCESS_KEY`, with the project after a colon.
+    pub access: Option<String>,
+    /// `EC2_SECRET_KEY`.
+    pub secret: Option<String>,
+}
+
+impl ClientKeys {
+    /// Reads those of the shell that called this program.
+    pub fn of_shell() -> Self {
+        Self { access: variable("EC2_ACCESS_KEY"), secret: variable("EC2_SECRET_KEY") }
+    }
+}
+
+impl std::fmt::Debug for ClientKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientKeys").field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
 fn variable(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
     std::env::var(name).ok().filter(|value| !value.is_empty())

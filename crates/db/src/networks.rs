@@ -11,8 +11,11 @@ use crate::error::{DbError, Unique};
 use crate::row::Row;
 use crate::value::Value;
 
+mod modify;
 #[cfg(test)]
 mod tests;
+
+pub use modify::{Vpn, set_host, set_project, set_vpn, vpns};
 
 /// Stores networks and all their addresses. Call it inside a transaction: all or none.
 ///

@@ -23,7 +23,7 @@ use nova_types::network::DhcpHost;
 
 #[cfg(feature = "fake")]
 pub use fake::{FakeDhcpServers, dhcp_servers_contract};
-pub use files::leases_path;
+pub use files::{hosts_path, leases_path, pid_path};
 pub use server::Dnsmasq;
 
 /// What `nova-network` asks of DHCP servers. Every call is idempotent.

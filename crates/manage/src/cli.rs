@@ -6,7 +6,7 @@ use nova_config::ManageConfig;
 
 use crate::context::{Context, Surface};
 use crate::words::{Unresolved, resolve};
-use crate::{check, db, host, image, instance, network, project, role, service, user};
+use crate::{check, db, doctor, fixed, host, image, instance, network, project, role, service, user, vpn};
 
 const SUCCESS: u8 = 0;
 const USAGE: u8 = 2;
@@ -33,6 +33,12 @@ enum Category {
     /// Networks of fixed addresses
     #[command(subcommand, disable_help_subcommand = true)]
     Network(network::Action),
+    /// Addresses of networks: who has them, and which are kept back
+    #[command(subcommand, disable_help_subcommand = true)]
+    Fixed(fixed::Action),
+    /// VPNs of projects
+    #[command(subcommand, disable_help_subcommand = true)]
+    Vpn(vpn::Action),
     /// Daemons and whether they get work
     #[command(subcommand, disable_help_subcommand = true)]
     Service(service::Action),
@@ -50,6 +56,9 @@ enum Category {
     Db(db::Action),
     /// Looks for leaks in the database and on this host
     Check(check::Arguments),
+    /// Says what stops packets to an instance, and which command mends it
+    #[command(subcommand, disable_help_subcommand = true)]
+    Doctor(doctor::Action),
     /// Prints the version of this program and of its tables
     Version,
 }
@@ -114,12 +123,15 @@ impl Category {
             Self::Project(action) => action.run(cx).await?,
             Self::Role(action) => action.run(cx).await?,
             Self::Network(action) => action.run(cx).await?,
+            Self::Fixed(action) => action.run(cx).await?,
+            Self::Vpn(action) => action.run(cx).await?,
             Self::Service(action) => action.run(cx).await?,
             Self::Host(action) => action.run(cx).await?,
             Self::Image(action) => action.run(cx).await?,
             Self::Instance(action) => action.run(cx).await?,
             Self::Db(action) => action.run(cx).await?,
             Self::Check(arguments) => return arguments.run(cx).await,
+            Self::Doctor(action) => return action.run(cx).await,
             Self::Version => {}
         }
         Ok(SUCCESS)

@@ -9,6 +9,8 @@ mod cli;
 mod context;
 mod credentials;
 mod db;
+mod doctor;
+mod fixed;
 mod host;
 mod host_check;
 mod image;
@@ -20,6 +22,7 @@ mod quota;
 mod role;
 mod service;
 mod user;
+mod vpn;
 mod words;
 
 pub use cli::{categories, run};

@@ -1,5 +1,7 @@
 //! `nova-manage network …`
 
+mod modify;
+
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use ipnet::Ipv4Net;
@@ -31,6 +33,8 @@ pub(crate) enum Action {
     },
     /// List all networks
     List(Output),
+    /// Give a network to a project or to a host, or take it from them
+    Modify(modify::Arguments),
     /// Delete a network that no project and no instance uses
     Delete {
         /// Its range, as network list shows it
@@ -51,6 +55,7 @@ impl Action {
                 create(cx, &request).await
             }
             Self::List(output) => list(cx, output).await,
+            Self::Modify(arguments) => arguments.run(cx).await,
             Self::Delete { cidr } => delete(cx, &cidr).await,
         }
     }
@@ -166,12 +171,18 @@ async fn list(cx: &mut Context<'_, '_>, output: Output) -> anyhow::Result<()> {
     })?)
 }
 
-async fn delete(cx: &mut Context<'_, '_>, cidr: &str) -> anyhow::Result<()> {
+/// Reads a network, or says that there is none.
+async fn existing(cx: &Context<'_, '_>, cidr: &str) -> anyhow::Result<Network> {
     let cidr: Ipv4Net = cidr.parse().with_context(|| format!("{cidr:?} is not a range like 192.168.0.0/24"))?;
-    let network = match networks::by_cidr(&mut cx.db.read().await?, cidr).await {
+    match networks::by_cidr(&mut cx.db.read().await?, cidr).await {
         Err(DbError::NotFound(_)) => bail!("no network {cidr}; nova-manage network list shows all"),
-        other => other?,
-    };
+        other => Ok(other?),
+    }
+}
+
+async fn delete(cx: &mut Context<'_, '_>, cidr: &str) -> anyhow::Result<()> {
+    let network = existing(cx, cidr).await?;
+    let cidr = network.cidr;
     if let Some(project) = network.project {
         bail!("{cidr} is used by the project {project}; run nova-manage project scrub {project} first");
     }

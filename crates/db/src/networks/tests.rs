@@ -3,7 +3,10 @@
 use nova_types::network::NetworkPlan;
 use nova_types::{HostName, ProjectId, Vlan};
 
-use super::{by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, release};
+use super::{
+    by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, release, set_host, set_project,
+    set_vpn, vpns,
+};
 use crate::dev::{self, fixtures};
 use crate::error::{DbError, Unique};
 use crate::open::Db;
@@ -117,6 +120,70 @@ async fn a_network_is_served_by_one_host_until_its_lease_is_over() {
         assert_eq!(claim(&mut conn, &one, 30).await.unwrap().len(), 1);
         let epoch = conn.one("select epoch from networks", &[]).await.unwrap().get::<i32>("epoch").unwrap();
         assert_eq!(epoch, 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_network_is_given_to_a_project_and_taken_back_while_nobody_uses_it() {
+    dev::each(async |db: &Db| {
+        let id = fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
+        let other =
+            fixtures::network(db, NetworkPlan { vpn_public_port: Some(1001), ..vlan(101, "10.0.1.0/28") }).await;
+        let (acme, moon): (ProjectId, ProjectId) = (fixtures::name("acme"), fixtures::name("moon"));
+        transaction!(db, |tx| { set_project(tx, id, Some(&acme)).await }).unwrap();
+        let second = transaction!(db, |tx| { set_project(tx, other, Some(&acme)).await });
+        assert!(matches!(second, Err(DbError::Duplicate(Unique::NetworkProject))), "{second:?}");
+        let ids = fixtures::launch(db, &acme, 1).await;
+        transaction!(db, |tx| { fixed_ips::take(tx, id, &ids).await }).unwrap();
+        transaction!(db, |tx| { set_project(tx, id, Some(&acme)).await }).unwrap();
+        for to in [Some(&moon), None] {
+            let used = transaction!(db, |tx| { set_project(tx, id, to).await });
+            assert!(matches!(used, Err(DbError::InUse("network"))), "{used:?}");
+        }
+        transaction!(db, |tx| { fixed_ips::release(tx, ids[0], 0).await }).unwrap();
+        transaction!(db, |tx| { set_project(tx, id, None).await }).unwrap();
+        assert_eq!(get(&mut db.read().await.unwrap(), id).await.unwrap().project, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_network_is_given_to_a_host_and_the_old_one_claims_it_no_more() {
+    dev::each(async |db: &Db| {
+        let id = fixtures::flat_network(db, 28).await;
+        let (one, two): (HostName, HostName) = (fixtures::name("one"), fixtures::name("two"));
+        let mut conn = db.write().await.unwrap();
+        claim(&mut conn, &one, 30).await.unwrap();
+        set_host(&mut conn, id, Some(&two), 30).await.unwrap();
+        assert_eq!(claim(&mut conn, &one, 30).await.unwrap(), []);
+        assert_eq!(claim(&mut conn, &two, 30).await.unwrap().len(), 1);
+        set_host(&mut conn, id, None, 30).await.unwrap();
+        assert_eq!(claim(&mut conn, &one, 30).await.unwrap().len(), 1);
+        let epoch = conn.one("select epoch from networks", &[]).await.unwrap().get::<i32>("epoch").unwrap();
+        assert_eq!(epoch, 3, "each change of hands counts");
+        let absent = set_host(&mut conn, nova_types::NetworkId::new(99), None, 30).await;
+        assert!(matches!(absent, Err(DbError::NotFound("network"))), "{absent:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_vpn_of_a_project_is_where_it_was_put() {
+    dev::each(async |db: &Db| {
+        let id = fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
+        let acme: ProjectId = fixtures::name("acme");
+        let mut conn = db.write().await.unwrap();
+        assert_eq!(vpns(&mut conn).await.unwrap(), []);
+        let absent = set_vpn(&mut conn, &acme, "172.16.0.9".parse().unwrap(), 1200).await;
+        assert!(matches!(absent, Err(DbError::NotFound("network"))), "{absent:?}");
+        set_project(&mut conn, id, Some(&acme)).await.unwrap();
+        let before = vpns(&mut conn).await.unwrap();
+        assert_eq!((before[0].address, before[0].port), (None, Some(1000)));
+        set_vpn(&mut conn, &acme, "172.16.0.9".parse().unwrap(), 1200).await.unwrap();
+        let after = vpns(&mut conn).await.unwrap();
+        assert_eq!((after[0].address, after[0].port), (Some("172.16.0.9".parse().unwrap()), Some(1200)));
+        assert_eq!(after[0].private_address, Some("10.0.0.2".parse().unwrap()));
     })
     .await;
 }

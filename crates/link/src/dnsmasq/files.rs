@@ -18,11 +18,15 @@ pub fn leases_path(folder: &Path, bridge: &str) -> PathBuf {
     folder.join(format!("{PREFIX}{bridge}.leases"))
 }
 
-pub(super) fn pid_path(folder: &Path, bridge: &str) -> PathBuf {
+/// Where the server of a bridge keeps its process id; each of its processes has the path among its arguments.
+#[must_use]
+pub fn pid_path(folder: &Path, bridge: &str) -> PathBuf {
     folder.join(format!("{PREFIX}{bridge}.pid"))
 }
 
-pub(super) fn hosts_path(folder: &Path, bridge: &str) -> PathBuf {
+/// The folder with a file for each guest that the server of a bridge knows.
+#[must_use]
+pub fn hosts_path(folder: &Path, bridge: &str) -> PathBuf {
     folder.join(format!("{PREFIX}{bridge}.hosts"))
 }
 

@@ -96,3 +96,132 @@ async fn an_empty_cloud_has_a_heading_and_no_instances() {
     expect!["instance   node            type       state      launched            image        kernel       ramdisk       project    user       zone       index\n"].assert_eq(&list);
     assert_eq!(lab.ok("instance list --output json").await, "[]\n");
 }
+
+/// A cloud with a network of a VLAN, which `moon` uses, and another that nobody does.
+async fn with_vlans(lab: &Lab) -> nova_db::Db {
+    let vlan = ["--network_manager=nova.network.manager.VlanManager"];
+    assert_eq!(lab.run_with(&vlan, "network create 10.0.0.0/27 2 16").await.code, Ok(0));
+    lab.ok("user admin anne access secret").await;
+    for project in ["moon", "mars"] {
+        lab.ok(&format!("project create {project} anne")).await;
+    }
+    let url = lab.config(&[]).database.sql_connection;
+    let db = nova_db::Db::open(url.expose(), &nova_db::Options::default()).await.unwrap();
+    lab.ok("network modify 10.0.0.0/28 --project moon").await;
+    let moon = nova_db::dev::fixtures::name("moon");
+    let ids = nova_db::dev::fixtures::launch(&db, &moon, 1).await;
+    let network = nova_types::NetworkId::new(1);
+    nova_db::transaction!(db, |tx| { nova_db::fixed_ips::take(tx, network, &ids).await }).unwrap();
+    db
+}
+
+#[tokio::test]
+async fn a_network_changes_hands_only_where_that_harms_nobody() {
+    let lab = Lab::new();
+    let db = with_vlans(&lab).await;
+    for (command, line) in [
+        (
+            "network modify 10.0.0.0/28",
+            expect!["nothing to change: give --project, --host, --disassociate-project or --disassociate-host"],
+        ),
+        (
+            "network modify 10.0.0.0/28 --disassociate-project",
+            expect!["10.0.0.0/28 is used by instances; nova-manage fixed list shows which"],
+        ),
+        (
+            "network modify 10.0.0.0/28 --project mars",
+            expect!["10.0.0.0/28 is used by another project's instances; nova-manage fixed list shows which"],
+        ),
+        (
+            "network modify 10.0.0.16/28 --project moon",
+            expect!["the project moon has a network; take that from it first"],
+        ),
+        (
+            "network modify 10.0.0.16/28 --project venus",
+            expect!["no project venus; nova-manage project list shows all"],
+        ),
+        (
+            "network modify 10.0.0.16/28 --host node7",
+            expect!["there is no nova-network on node7; nova-manage service list shows all"],
+        ),
+        (
+            "network modify 10.9.0.0/28 --dis-host",
+            expect!["no network 10.9.0.0/28; nova-manage network list shows all"],
+        ),
+        (
+            "network delete 10.0.0.0/28",
+            expect!["10.0.0.0/28 is used by the project moon; run nova-manage project scrub moon first"],
+        ),
+    ] {
+        line.assert_eq(&lab.refused(command).await);
+    }
+    let host = "node7".parse().unwrap();
+    nova_db::services::heartbeat(&mut db.write().await.unwrap(), &host, "nova-network", "nova", true).await.unwrap();
+    lab.ok("network modify 10.0.0.16/28 --project mars --host node7").await;
+    let of = async |what: &str| lab.ok("network list --output json").await.matches(what).count();
+    assert_eq!((of("\"project\": \"mars\"").await, of("\"host\": \"node7\"").await), (1, 1));
+    lab.ok("network modify 10.0.0.16/28 --dis-project --dis-host").await;
+    assert_eq!((of("\"project\": \"mars\"").await, of("\"host\": \"node7\"").await), (0, 0));
+    lab.ok("network delete 10.0.0.16/28").await;
+}
+
+#[tokio::test]
+async fn addresses_are_listed_as_cactus_did_and_kept_back() {
+    let lab = Lab::new();
+    let _db = with_vlans(&lab).await;
+    let list = lab.ok("fixed list").await;
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(lines.len(), 33);
+    assert_eq!(lines[0], "network           \tIP address     \tMAC address      \thostname       \thost");
+    assert_eq!(lines[1], "10.0.0.0/28       \t10.0.0.0       \tNone             \tNone           \tNone");
+    assert!(lines[4].starts_with("10.0.0.0/28       \t10.0.0.3       \t02:"), "{}", lines[4]);
+    assert!(lines[4].ends_with("\ti-00000001     \tNone"), "{}", lines[4]);
+    assert_eq!(lab.ok("fixed list node9").await.lines().count(), 1);
+    let reserved = async || lab.ok("fixed list --output json").await.matches("\"reserved\": true").count();
+    assert_eq!(reserved().await, 8);
+    lab.ok("fixed reserve 10.0.0.9").await;
+    assert_eq!(reserved().await, 9);
+    lab.ok("fixed unreserve 10.0.0.9").await;
+    assert_eq!(reserved().await, 8);
+    let held = lab.run("fixed reserve 10.0.0.3").await;
+    assert_eq!(held.note, "i-00000001 has 10.0.0.3 now and keeps it; nobody gets it after that.\n");
+    for (command, line) in [
+        ("fixed unreserve 10.0.0.1", expect!["10.0.0.1 is the gateway of 10.0.0.0/28 and stays reserved"]),
+        (
+            "fixed unreserve 10.0.0.0",
+            expect!["10.0.0.0 is the network's own address of 10.0.0.0/28 and stays reserved"],
+        ),
+        ("fixed unreserve 10.0.0.15", expect!["10.0.0.15 is the broadcast address of 10.0.0.0/28 and stays reserved"]),
+        ("fixed unreserve 10.0.0.2", expect!["10.0.0.2 is the VPN's address of 10.0.0.0/28 and stays reserved"]),
+        ("fixed reserve 10.9.0.1", expect!["10.9.0.1 is of no network; nova-manage network list shows all"]),
+        ("fixed reserve x", expect![[r#""x" is not an address like 192.168.0.9: invalid IPv4 address syntax"#]]),
+    ] {
+        line.assert_eq(&lab.refused(command).await);
+    }
+}
+
+#[tokio::test]
+async fn vpns_are_listed_as_bexar_did_and_moved() {
+    let lab = Lab::new();
+    let _db = with_vlans(&lab).await;
+    expect![["project     \tip:port             \tprivate_ip          \tstate\nmars        \tNone:None           \tNone\nmoon        \tNone:1000           \tNone\n"]]
+        .assert_eq(&lab.ok("vpn list").await);
+    lab.ok("vpn change moon 127.0.0.1 1").await;
+    expect![["project     \tip:port             \tprivate_ip          \tstate\nmoon        \t127.0.0.1:1         \t10.0.0.2            \tdown\n"]]
+        .assert_eq(&lab.ok("vpn list moon").await);
+    for (command, line) in [
+        ("vpn change moon 127.0.0.1 0", expect![[r#"the port must be a number from 1 to 65535, not "0""#]]),
+        (
+            "vpn change mars 127.0.0.1 9",
+            expect!["mars has no network of its own; nova-manage network modify RANGE --project mars gives it one"],
+        ),
+        (
+            "vpn run moon",
+            expect![
+                "there is no VPN image to run for moon: cloudpipe is not part of this Nova; run a VPN server of your own, and set where it is reached with nova-manage vpn change"
+            ],
+        ),
+    ] {
+        line.assert_eq(&lab.refused(command).await);
+    }
+}
