@@ -13,6 +13,7 @@ use nova_hypervisor::simulated::{self, Delays};
 use nova_hypervisor::{Choice, ChooseError, CloudId, GuestKind, Kind, Options, Simulated, Want, choose};
 use nova_images::{ImageStore, Remote};
 use nova_link::MachineError;
+use nova_link::carrier::Carrier;
 use nova_link::guests::KernelGuestFirewall;
 use nova_link::links::KernelLinks;
 use nova_run::{Host, Runner};
@@ -165,11 +166,11 @@ pub async fn prepare(
         },
         instances_path: folder.clone(),
         runner,
-        // Under the other managers guests' networks are no business of an interface of this flag.
-        uplink: match config.network.network_manager {
-            ManagerKind::FlatDhcp => config.network.flat_interface.clone(),
-            ManagerKind::Flat | ManagerKind::Vlan => None,
-        },
+        carrier: Carrier::of(
+            config.network.network_manager,
+            config.network.flat_interface.as_deref(),
+            &config.network.vlan_interface,
+        ),
     });
     Ok(Parts {
         name: config.common.host.clone(),
@@ -217,7 +218,9 @@ fn guests_file(instances_path: &Path) -> PathBuf {
 
 fn settings(config: &ComputeConfig, simulated: bool) -> Settings {
     let (flags, network) = (&config.compute, &config.network);
-    let quarantine = network.dhcp_lease_time;
+    let flat = network.network_manager == ManagerKind::Flat;
+    // Without DHCP nobody holds a lease of an address whose guest is gone.
+    let quarantine = if flat { Duration::ZERO } else { network.dhcp_lease_time };
     Settings {
         zone: config.common.node_availability_zone.clone(),
         holder: Holder::of(&config.common.state_path),
@@ -238,7 +241,7 @@ fn settings(config: &ComputeConfig, simulated: bool) -> Settings {
         quarantine_seconds: i32::try_from(quarantine.as_secs()).unwrap_or(i32::MAX),
         minimum_root_bytes: flags.minimum_root_size,
         seed_disk: flags.config_drive,
-        seed_network: network.network_manager == ManagerKind::Flat,
+        seed_network: flat,
         capacity: if simulated {
             Capacity::Fixed {
                 memory_mb: flags.simulated_memory_mb,
