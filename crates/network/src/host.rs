@@ -61,7 +61,11 @@ impl NetworkHost {
     /// # Errors
     /// [`NetworkError::Db`] when the rows cannot be read: then nothing is concluded and everything stays as it is.
     pub(crate) async fn turn(&mut self) -> Result<(), NetworkError> {
-        self.note_leases().await?;
+        match self.note_leases().await {
+            Err(error @ NetworkError::Db(_)) => return Err(error),
+            // A folder that cannot be read keeps no guest from its address.
+            noted => self.complain("leases", noted.err().map(|error| chain(&error).to_string())),
+        }
         let rows = self.rows().await?;
         let plan = plan(&rows, &self.settings);
         for id in &plan.crowded_out {
