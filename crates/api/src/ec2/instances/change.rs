@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::join_all;
 use nova_aws::{Params, Return, Set};
 use nova_db::{instances, transaction};
 use nova_failpoint::{Point, hit};
@@ -87,12 +88,14 @@ async fn tell(event: Event, changes: &[Change], cloud: &Cloud) {
     for change in changes.iter().filter(|change| change.instance.state.task.is_some()) {
         by_host.entry(change.instance.host.as_ref()).or_default().push(change.instance.id.number());
     }
-    for (host, ids) in by_host {
+    let hints = by_host.into_iter().map(|(host, ids)| async move {
         match host {
             Some(host) => cloud.hint_compute(host, call(event, ids)).await,
             None => cloud.hint_scheduler(ids).await,
         }
-    }
+    });
+    // All at once: the caller waits as long for a hundred hosts as for one.
+    join_all(hints).await;
 }
 
 fn call(event: Event, instance_ids: Vec<u32>) -> ComputeCall {

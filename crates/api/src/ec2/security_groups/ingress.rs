@@ -1,5 +1,6 @@
 //! `AuthorizeSecurityGroupIngress` and `RevokeSecurityGroupIngress`.
 
+use futures::future::join_all;
 use nova_aws::{Params, Return};
 use nova_db::security_groups::{self, GroupRef};
 use nova_db::{Tx, transaction};
@@ -54,10 +55,8 @@ async fn source(tx: &mut Tx, wanted: &Wanted, caller: &Caller) -> Result<Source,
 
 /// Tells the hosts of the group's members. Their ticks would find the change anyway, a second later.
 async fn tell(cloud: &Cloud, group: SecurityGroupId, hosts: Vec<HostName>) {
-    for host in hosts {
-        let call = ComputeCall::RefreshSecurityGroupRules { security_group_ids: vec![group.number()] };
-        cloud.hint_compute(&host, call).await;
-    }
+    let call = ComputeCall::RefreshSecurityGroupRules { security_group_ids: vec![group.number()] };
+    join_all(hosts.iter().map(|host| cloud.hint_compute(host, call.clone()))).await;
 }
 
 /// Adds rules: all of them, or none if one is there already.
