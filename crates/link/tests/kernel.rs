@@ -105,6 +105,23 @@ fn an_interface_hands_its_addresses_and_routes_to_the_bridge() {
 }
 
 #[test]
+fn handing_over_goes_on_where_it_was_cut_off() {
+    in_namespace("handing_over_goes_on_where_it_was_cut_off", async || {
+        bridge().await;
+        sh("ip link add uplink type veth peer name other; ip addr add 10.8.0.5/24 dev uplink; ip link set uplink up;
+            ip link set other up; ip link set uplink master br9; ip addr add 10.8.0.5/24 dev br9;
+            ip route add default via 10.8.0.1 dev br9; ip route add 10.7.0.0/16 via 10.8.0.2 dev uplink")
+        .await;
+        KernelLinks.attach("uplink", "br9").await.unwrap();
+        let routes = sh("ip route show; ip -4 addr show uplink").await;
+        for route in ["default via 10.8.0.1 dev br9", "10.7.0.0/16 via 10.8.0.2 dev br9", "10.8.0.0/24 dev br9"] {
+            assert!(routes.contains(route), "{route} in {routes}");
+        }
+        assert!(!routes.contains("uplink proto") && !routes.contains("inet "), "{routes}");
+    });
+}
+
+#[test]
 fn a_bridge_takes_the_mtu_of_what_leads_to_other_hosts() {
     in_namespace("a_bridge_takes_the_mtu_of_what_leads_to_other_hosts", async || {
         sh("ip link add uplink mtu 1400 type veth peer name other mtu 1400").await;

@@ -11,9 +11,7 @@ use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 use tracing::{info, warn};
 
 use super::LinkError;
-use super::kernel::{Netlink, code, controller, ipv4, kernel, name};
-
-const EXISTS: i32 = -17;
+use super::kernel::{Netlink, controller, ipv4, kernel, name};
 
 /// An interface by index and name.
 struct Port {
@@ -55,7 +53,8 @@ pub(super) async fn attach(netlink: &Netlink, link: &LinkMessage, bridge: &LinkM
     Ok(())
 }
 
-/// Moves addresses, then the routes that vanished with them.
+/// Moves addresses and routes. Those are moved while both have the addresses: whoever dies in between has lost none, and
+/// goes on from there.
 async fn hand_over(
     netlink: &Netlink,
     from: &Port,
@@ -66,11 +65,6 @@ async fn hand_over(
     for address in addresses {
         netlink.ensure_address(to.index, &to.name, *address).await?;
     }
-    for message in netlink.address_messages(Some(from.index)).await? {
-        if ipv4(&message).is_some_and(|found| addresses.contains(&found)) {
-            netlink.delete_address(&from.name, message).await?;
-        }
-    }
     for route in routes {
         let mut route = route.clone();
         for attribute in &mut route.attributes {
@@ -78,9 +72,12 @@ async fn hand_over(
                 *index = to.index;
             }
         }
-        match netlink.handle.route().add(route).execute().await {
-            Err(error) if code(&error) == Some(EXISTS) => {}
-            added => added.map_err(kernel(format!("adding a route over {}", to.name)))?,
+        let moved = netlink.handle.route().add(route).replace().execute().await;
+        moved.map_err(kernel(format!("moving a route to {}", to.name)))?;
+    }
+    for message in netlink.address_messages(Some(from.index)).await? {
+        if ipv4(&message).is_some_and(|found| addresses.contains(&found)) {
+            netlink.delete_address(&from.name, message).await?;
         }
     }
     Ok(())
