@@ -49,7 +49,10 @@ fn daemons(walk: &mut Walk, machine: &Machine) {
     for daemon in here {
         let name = &daemon.binary;
         if !machine.is_up(daemon) {
-            let what = format!("{name} does not report (for {} s)", daemon.silent_seconds);
+            let what = match daemon.gave_up {
+                true => format!("{name} was stopped"),
+                false => format!("{name} has not reported for {} s", daemon.silent_seconds.max(0)),
+            };
             walk.broken("daemons", what, format!("service {name} restart (nova-combined where one process is all)"));
         } else if daemon.disabled {
             let mend = format!("nova-manage service enable {} {name}", machine.host);
