@@ -84,9 +84,13 @@ launch_instance() {
       ;;
     *)
       step "Launching an instance of $image"
-      instance=$(ec2 RunInstances "ImageId=$image" MinCount=1 MaxCount=1 InstanceType=m1.tiny "KeyName=$key_name" | element instanceId)
+      # Kept until the answer is noted: whoever is stopped in between asks again for the same instance, not for a second one.
+      local token=$state/run/launch-token
+      [ -s "$token" ] || cat /proc/sys/kernel/random/uuid >"$token"
+      instance=$(ec2 RunInstances "ImageId=$image" MinCount=1 MaxCount=1 InstanceType=m1.tiny "KeyName=$key_name" "ClientToken=$(cat "$token")" | element instanceId)
       [ -n "$instance" ] || die 'RunInstances named no instance'
       echo "$instance" >"$state/run/instance"
+      rm -f "$token"
       ;;
   esac
 }

@@ -27,8 +27,8 @@ pub const ROLES: &[&str] =
 /// Opens what the daemons need, and spawns them. `flag_file` is what `nova-dhcpbridge` is to read.
 ///
 /// # Errors
-/// What keeps them from working at all: the database, the listeners, the secrets; with `--hypervisor=libvirt` also missing
-/// rights and programs. The rest is theirs to wait for.
+/// What keeps them from working at all: the database, the listeners, the secrets; with `--hypervisor=libvirt` or `netns`
+/// also missing rights and programs. The rest is theirs to wait for.
 pub async fn assemble(
     daemon: &mut Daemon,
     config: &CombinedConfig,
@@ -37,7 +37,7 @@ pub async fn assemble(
     let mut config = config.clone();
     nova_compute::settle_together(&mut config.compute, nova_link::may_change_network());
     let (config, runner): (&CombinedConfig, Arc<dyn Runner>) = (&config, Arc::new(Host));
-    if config.compute.hypervisor == HypervisorChoice::Libvirt {
+    if matches!(config.compute.hypervisor, HypervisorChoice::Libvirt | HypervisorChoice::Netns) {
         nova_link::check_machine(&*runner, Some(config.network.network_manager)).await?;
     }
     let db = parts::database(&config.database).await?;

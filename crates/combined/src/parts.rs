@@ -69,7 +69,7 @@ pub(crate) fn spawn_scheduler(daemon: &mut Daemon, config: &CombinedConfig, arou
 pub(crate) fn spawn_compute(daemon: &mut Daemon, config: &CombinedConfig, around: &Surroundings) -> Real {
     let known = match config.compute.hypervisor {
         HypervisorChoice::Auto => None,
-        HypervisorChoice::Libvirt => Some(true),
+        HypervisorChoice::Libvirt | HypervisorChoice::Netns => Some(true),
         HypervisorChoice::Simulated => Some(false),
     };
     let (say, real) = watch::channel(known);

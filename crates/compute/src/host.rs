@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nova_db::{Db, DbError, networks};
 use nova_hypervisor::Hypervisor;
+use nova_link::carrier::Carrier;
 use nova_link::links::Links;
 use nova_run::Runner;
 use nova_types::network::Network;
@@ -53,7 +54,7 @@ pub(crate) struct RealHost {
     pub(crate) instances_path: PathBuf,
     pub(crate) boot: BootMark,
     pub(crate) runner: Arc<dyn Runner>,
-    pub(crate) uplink: Option<String>,
+    pub(crate) carrier: Carrier,
 }
 
 impl Host {
@@ -71,7 +72,7 @@ impl Host {
             boot: BootMark::new(&real.instances_path),
             instances_path: real.instances_path,
             runner: real.runner,
-            uplink: real.uplink,
+            carrier: real.carrier,
         });
         let ledger = Ledger::open(db.clone(), settings.quarantine_seconds);
         let (builds, quiet) = (Semaphore::new(settings.builds.max(1)), Semaphore::new(settings.quiet.max(1)));

@@ -45,6 +45,7 @@ use futures::future::join_all;
 use nova_bus::{Bus, BusError, Subscription};
 use nova_db::Db;
 use nova_hypervisor::Hypervisor;
+use nova_link::carrier::Carrier;
 use nova_link::guests::GuestFirewall;
 use nova_link::links::Links;
 use nova_run::Runner;
@@ -94,8 +95,8 @@ pub struct Real {
     pub instances_path: PathBuf,
     /// Asks the host how much disk it has.
     pub runner: Arc<dyn Runner>,
-    /// The interface that carries guests' networks between hosts: flag `--flat_interface`.
-    pub uplink: Option<String>,
+    /// How guests' bridges are made, and what carries their networks between hosts.
+    pub carrier: Carrier,
 }
 
 /// How the daemon behaves.

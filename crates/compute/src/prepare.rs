@@ -13,6 +13,7 @@ use nova_hypervisor::simulated::{self, Delays};
 use nova_hypervisor::{Choice, ChooseError, CloudId, GuestKind, Kind, Options, Simulated, Want, choose};
 use nova_images::{ImageStore, Remote};
 use nova_link::MachineError;
+use nova_link::carrier::Carrier;
 use nova_link::guests::KernelGuestFirewall;
 use nova_link::links::KernelLinks;
 use nova_run::{Host, Runner};
@@ -73,10 +74,11 @@ pub async fn settle_alone(flags: &mut ComputeFlags, runner: &dyn Runner) -> Resu
     flags.hypervisor = match flags.hypervisor {
         _ if is_simulated(flags) => HypervisorChoice::Simulated,
         HypervisorChoice::Simulated => HypervisorChoice::Simulated,
+        HypervisorChoice::Netns => HypervisorChoice::Netns,
         HypervisorChoice::Auto | HypervisorChoice::Libvirt => HypervisorChoice::Libvirt,
     };
     match flags.hypervisor {
-        HypervisorChoice::Libvirt => nova_link::check_machine(runner, None).await,
+        HypervisorChoice::Libvirt | HypervisorChoice::Netns => nova_link::check_machine(runner, None).await,
         HypervisorChoice::Auto | HypervisorChoice::Simulated => Ok(()),
     }
 }
@@ -151,7 +153,7 @@ pub async fn prepare(
     let options = options(flags, cloud_id(folder)?);
     let Choice { hypervisor, kind, .. } = choose(options, Arc::clone(&runner)).await.map_err(|error| match error {
         ChooseError::Simulated(source) => PrepareError::File { path: guests_file(folder), source },
-        error @ ChooseError::Helper(_) => PrepareError::Choose(error),
+        error @ (ChooseError::Helper(_) | ChooseError::Netns(_)) => PrepareError::Choose(error),
     })?;
     let simulated = kind == Kind::Simulated;
     let real = (!simulated).then(|| Real {
@@ -164,11 +166,11 @@ pub async fn prepare(
         },
         instances_path: folder.clone(),
         runner,
-        // Under the other managers guests' networks are no business of an interface of this flag.
-        uplink: match config.network.network_manager {
-            ManagerKind::FlatDhcp => config.network.flat_interface.clone(),
-            ManagerKind::Flat | ManagerKind::Vlan => None,
-        },
+        carrier: Carrier::of(
+            config.network.network_manager,
+            config.network.flat_interface.as_deref(),
+            &config.network.vlan_interface,
+        ),
     });
     Ok(Parts {
         name: config.common.host.clone(),
@@ -187,6 +189,7 @@ fn options(flags: &ComputeFlags, cloud: CloudId) -> Options {
     let want = match (flags.connection_type, flags.hypervisor) {
         (ConnectionType::Fake, _) | (_, HypervisorChoice::Simulated) => Want::Simulated,
         (ConnectionType::Libvirt, HypervisorChoice::Libvirt) => Want::Libvirt,
+        (ConnectionType::Libvirt, HypervisorChoice::Netns) => Want::Netns,
         (ConnectionType::Libvirt, HypervisorChoice::Auto) => Want::Auto,
     };
     let guests = match flags.libvirt_type {
@@ -215,7 +218,9 @@ fn guests_file(instances_path: &Path) -> PathBuf {
 
 fn settings(config: &ComputeConfig, simulated: bool) -> Settings {
     let (flags, network) = (&config.compute, &config.network);
-    let quarantine = network.dhcp_lease_time;
+    let flat = network.network_manager == ManagerKind::Flat;
+    // Without DHCP nobody holds a lease of an address whose guest is gone.
+    let quarantine = if flat { Duration::ZERO } else { network.dhcp_lease_time };
     Settings {
         zone: config.common.node_availability_zone.clone(),
         holder: Holder::of(&config.common.state_path),
@@ -236,7 +241,7 @@ fn settings(config: &ComputeConfig, simulated: bool) -> Settings {
         quarantine_seconds: i32::try_from(quarantine.as_secs()).unwrap_or(i32::MAX),
         minimum_root_bytes: flags.minimum_root_size,
         seed_disk: flags.config_drive,
-        seed_network: network.network_manager == ManagerKind::Flat,
+        seed_network: flat,
         capacity: if simulated {
             Capacity::Fixed {
                 memory_mb: flags.simulated_memory_mb,
@@ -297,6 +302,7 @@ mod tests {
             (&[][..], Want::Auto, GuestKind::Kvm),
             (&["--connection_type=fake"], Want::Simulated, GuestKind::Kvm),
             (&["--hypervisor=simulated"], Want::Simulated, GuestKind::Kvm),
+            (&["--hypervisor=netns"], Want::Netns, GuestKind::Kvm),
             (&["--hypervisor=libvirt", "--libvirt_type=qemu"], Want::Libvirt, GuestKind::Qemu),
         ] {
             let options = options(&config(flags, folder.path()).compute, CloudId::new("a"));
@@ -311,6 +317,7 @@ mod tests {
             (&[][..], true, HypervisorChoice::Auto),
             (&[], false, HypervisorChoice::Simulated),
             (&["--hypervisor=libvirt"], false, HypervisorChoice::Libvirt),
+            (&["--hypervisor=netns"], false, HypervisorChoice::Netns),
             (&["--connection_type=fake"], true, HypervisorChoice::Simulated),
         ] {
             let mut config = config(flags, folder.path());
@@ -324,6 +331,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (flags, choice) in [
             (&[][..], HypervisorChoice::Libvirt),
+            (&["--hypervisor=netns"], HypervisorChoice::Netns),
             (&["--hypervisor=simulated"], HypervisorChoice::Simulated),
             (&["--connection_type=fake"], HypervisorChoice::Simulated),
             (&["--simulated-hosts", "3"], HypervisorChoice::Simulated),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use nova_failpoint::Point;
-use nova_link::links::Bridge;
+use nova_link::carrier::Carrier;
+use nova_link::links::{Bridge, LinkError};
 use nova_types::instance::InstanceView;
 use nova_types::state::Event;
 
@@ -72,7 +73,7 @@ impl Step<Launch> for LetNobodyIn {
 }
 
 /// The bridge of the guest's network, and what carries the network between hosts. On a host without nova-network nobody
-/// else makes it; there it has no address. It stays, for other guests are on it.
+/// else makes it, unless under `FlatManager` an administrator did; there it has no address. It stays, for other guests are on it.
 pub(crate) struct BuildBridge;
 
 #[async_trait]
@@ -89,13 +90,11 @@ impl Step<Launch> for BuildBridge {
         if launch.real().is_none() {
             return Ok(());
         }
-        let name = launch.look_up_network().await?.bridge.clone();
+        let network = launch.look_up_network().await?;
+        let (bridge, tag) = (Bridge { name: network.bridge.clone(), address: None, mtu: None }, network.vlan);
         if let Some(real) = launch.real() {
-            real.links.ensure_bridge(&Bridge { name: name.clone(), address: None, mtu: None }).await?;
-            if let Some(uplink) = &real.uplink {
-                // Before the guest's tap is there: the bridge takes the MTU of its ports, and the tap that of the bridge.
-                real.links.attach(uplink, &name).await?;
-            }
+            let made = real.carrier.ensure(&*real.links, &bridge, tag).await;
+            made.map_err(|error| unreachable(&real.carrier, error))?;
         }
         Ok(())
     }
@@ -103,6 +102,22 @@ impl Step<Launch> for BuildBridge {
     async fn undo(&self, _: &mut Launch) -> Result<(), Problem> {
         Ok(())
     }
+}
+
+/// What only an administrator can mend fails the launch with its reason, so that it is found; the rest may pass.
+fn unreachable(carrier: &Carrier, error: LinkError) -> Problem {
+    let reason = match (carrier, &error) {
+        (Carrier::ByHand, LinkError::NoInterface(bridge) | LinkError::NotABridge(bridge)) => {
+            format!("The host has no bridge {bridge}: under FlatManager it is set up by hand.")
+        }
+        (Carrier::Vlans(on), LinkError::NoInterface(missing)) if on == missing => {
+            format!("The host has no interface {on} to carry VLANs (--vlan_interface).")
+        }
+        (Carrier::Vlans(_), LinkError::Unsupported { kind, .. }) => format!("The kernel of the host has no {kind}."),
+        (Carrier::Vlans(_), LinkError::Taken(name)) => format!("The host has another interface of the name {name}."),
+        _ => return Problem::from(error),
+    };
+    Problem::never(reason, error)
 }
 
 /// The images, which stay in the cache for the next guest.

@@ -12,6 +12,7 @@ use nova_db::instances::{self, Guard};
 use nova_db::{Db, Options, check, compute_nodes, fixed_ips, quotas, security_groups, transaction};
 use nova_hypervisor::{Hypervisor, Power, Simulated};
 use nova_images::{ImageStore, InstanceFolders};
+use nova_link::carrier::Carrier;
 use nova_link::guests::FakeGuestFirewall;
 use nova_link::links::FakeLinks;
 use nova_run::fake::Script;
@@ -90,7 +91,7 @@ impl Bench {
                 },
                 instances_path: self.instances_path(),
                 runner: Arc::new(Script::new()),
-                uplink: None,
+                carrier: Carrier::Port(None),
             }),
             settings: settings(),
             ready: Ready::default(),

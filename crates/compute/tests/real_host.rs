@@ -148,7 +148,7 @@ fn parts(db: &Db, folder: &Path) -> Parts {
             },
             instances_path,
             runner,
-            uplink: None,
+            carrier: nova_link::carrier::Carrier::Port(None),
         }),
         settings: Settings {
             zone: "nova".to_owned(),

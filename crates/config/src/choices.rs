@@ -57,6 +57,8 @@ pub enum HypervisorChoice {
     Auto,
     /// libvirt or nothing.
     Libvirt,
+    /// Network namespaces in the place of guests: the whole network, and no machine.
+    Netns,
     /// Guests that only seem to run, with realistic delays.
     Simulated,
 }
@@ -68,8 +70,9 @@ impl FromStr for HypervisorChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "libvirt" => Ok(Self::Libvirt),
+            "netns" => Ok(Self::Netns),
             "simulated" => Ok(Self::Simulated),
-            _ => Err("expected auto, libvirt or simulated".to_owned()),
+            _ => Err("expected auto, libvirt, netns or simulated".to_owned()),
         }
     }
 }

@@ -107,7 +107,7 @@ pub(crate) async fn touch(conn: &mut Conn, host: &HostName) -> Result<(), DbErro
     conn.execute(TOUCH, &[host.into()]).await.map(|_| ())
 }
 
-/// Takes `demand` of a host, if it still fits. False when it does not: look at [`list`] again.
+/// Takes `demand` of a host, if it still fits and the host was not disabled meanwhile. False otherwise: look at it again.
 ///
 /// # Errors
 /// [`DbError::Unavailable`] when the database cannot be asked.
@@ -229,7 +229,8 @@ const TOUCH: &str = "update compute_nodes set updated_at = {now} where host = ? 
 const CLAIM: &str = "update compute_nodes set memory_mb_used = memory_mb_used + ?, vcpus_used = vcpus_used + ?, \
      local_gb_used = local_gb_used + ?, updated_at = {now} where host = ? and deleted = false \
      and (? = 0 or memory_mb_used + ? <= memory_mb) and (? = 0 or vcpus_used + ? <= vcpus) \
-     and (? = 0 or local_gb_used + ? <= local_gb)";
+     and (? = 0 or local_gb_used + ? <= local_gb) and not exists (select 1 from services s \
+     where s.host = compute_nodes.host and s.\"binary\" = 'nova-compute' and s.disabled = true and s.deleted = false)";
 // Never below nothing: a counter that was wrong must not make room that is not there.
 const RELEASE: &str = "update compute_nodes set \
      memory_mb_used = case when memory_mb_used > ? then memory_mb_used - ? else 0 end, \

@@ -125,6 +125,16 @@ pub async fn claim(conn: &mut Conn, host: &HostName, lease_seconds: i32) -> Resu
     on_host(conn, host).await
 }
 
+/// Says where the VPNs of the networks that `host` serves are reached, unless an administrator said it. Returns all that
+/// it serves.
+///
+/// # Errors
+/// [`DbError::Duplicate`] when another network has that address and port; [`DbError::Unavailable`].
+pub async fn publish_vpns(conn: &mut Conn, host: &HostName, address: Ipv4Addr) -> Result<Vec<Network>, DbError> {
+    conn.execute(PUBLISH_VPNS, &[address.into(), host.into()]).await?;
+    on_host(conn, host).await
+}
+
 /// The networks that `host` serves.
 ///
 /// # Errors
@@ -174,6 +184,7 @@ fn network(row: &Row) -> Result<Network, DbError> {
         dns: row.parse_some::<Ipv4Addr>("dns")?,
         vlan: vlan.map(|tag| Vlan::try_from(tag).map_err(|_| corrupt(tag))).transpose()?,
         vpn_private_address: row.parse_some("vpn_private_address")?,
+        vpn_public_address: row.parse_some("vpn_public_address")?,
         vpn_public_port: row.narrow_some("vpn_public_port")?,
         project: row.parse_some("project_id")?,
         host: row.parse_some("host")?,
@@ -183,7 +194,7 @@ fn network(row: &Row) -> Result<Network, DbError> {
 const INSERT: &str = "insert into networks (cidr, netmask, broadcast, label, bridge, gateway, dhcp_start, dns, vlan, \
      vpn_private_address, vpn_public_port, injected) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const SELECT: &str = "select id, label, cidr, bridge, gateway, dhcp_start, dns, vlan, vpn_private_address, \
-     vpn_public_port, project_id, host from networks where deleted = false";
+     vpn_public_address, vpn_public_port, project_id, host from networks where deleted = false";
 const UNUSED: &str = "select id from networks where project_id is null and vlan is not null and deleted = false \
      order by id limit 1 {skip_locked}";
 const ASSOCIATE: &str = "update networks set project_id = ?, updated_at = {now} where id = ? and project_id is null";
@@ -195,6 +206,8 @@ const DISASSOCIATE: &str =
 const CLAIM: &str = "update networks set epoch = case when host = ? then epoch else epoch + 1 end, host = ?, \
      lease_until = {now+?}, updated_at = {now} where deleted = false \
      and (host is null or host = ? or lease_until is null or lease_until < {now})";
+const PUBLISH_VPNS: &str = "update networks set vpn_public_address = ?, updated_at = {now} where host = ? \
+     and vpn_private_address is not null and vpn_public_address is null and project_id is not null and deleted = false";
 const LET_GO: &str = "update networks set lease_until = null, updated_at = {now} where host = ? and deleted = false";
 const LOCK: &str = "select id from networks where id = ? and deleted = false {for_update}";
 const DELETE_ADDRESSES: &str = "update fixed_ips set deleted = true, deleted_at = {now} \

@@ -1,4 +1,5 @@
-//! Decides at start what guests run on: KVM if it works, else emulation, else nothing but a simulation.
+//! Decides at start what guests run on: KVM if it works, else emulation, else nothing but a simulation. Namespaces
+//! only if they are asked for.
 
 mod kvm;
 
@@ -12,12 +13,13 @@ use nova_run::Runner;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::{Accel, CloudId, Hypervisor, Libvirt, LibvirtOptions, Simulated, simulated};
+use crate::{Accel, CloudId, Hypervisor, Libvirt, LibvirtOptions, Netns, NetnsOptions, Simulated, netns, simulated};
 
 const HELPER: &str = "nova-libvirt";
 /// The file in the folder of instances that says what they were made on.
 const MARK: &str = ".hypervisor";
 const LIBVIRT: &str = "libvirt";
+const NETNS: &str = "netns";
 const SIMULATED: &str = "simulated";
 /// How the folder of a guest of libvirt begins.
 const GUEST_FOLDER: &str = "instance-";
@@ -32,6 +34,8 @@ pub enum Want {
     Auto,
     /// libvirt, even if it does not answer now.
     Libvirt,
+    /// Network namespaces.
+    Netns,
     /// A simulation.
     Simulated,
 }
@@ -69,6 +73,8 @@ pub struct Options {
 pub enum Kind {
     /// libvirt, with guests executed so.
     Libvirt(Accel),
+    /// Network namespaces.
+    Netns,
     /// Nothing.
     Simulated,
 }
@@ -79,7 +85,8 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Libvirt(Accel::Kvm) => "libvirt (kvm)",
             Self::Libvirt(Accel::Emulation) => "libvirt (qemu)",
-            Self::Simulated => "simulated",
+            Self::Netns => NETNS,
+            Self::Simulated => SIMULATED,
         })
     }
 }
@@ -104,6 +111,9 @@ pub enum ChooseError {
     /// libvirt was asked for, and what speaks to it is not here.
     #[error("libvirt was asked for, and {0}")]
     Helper(String),
+    /// Network namespaces were asked for, and something that they need is not here.
+    #[error("--hypervisor=netns: {0}")]
+    Netns(String),
 }
 
 /// Chooses, and says so in one line of the log.
@@ -116,9 +126,17 @@ pub async fn choose(options: Options, runner: Arc<dyn Runner>) -> Result<Choice,
     if asked_for == Want::Libvirt {
         find_helper(options.helper.as_deref()).map_err(ChooseError::Helper)?;
     }
-    let choice = decide(stick(options, &mark)?, runner).await?;
+    let choice = match asked_for {
+        Want::Netns => namespaces(options, runner).await.map_err(ChooseError::Netns)?,
+        Want::Auto | Want::Libvirt | Want::Simulated => decide(stick(options, &mark)?, runner).await?,
+    };
     // The mark only spares trouble later; without it the next start asks again.
-    let _ = std::fs::write(&mark, if choice.kind == Kind::Simulated { SIMULATED } else { LIBVIRT });
+    let made_on = match choice.kind {
+        Kind::Libvirt(_) => LIBVIRT,
+        Kind::Netns => NETNS,
+        Kind::Simulated => SIMULATED,
+    };
+    let _ = std::fs::write(&mark, made_on);
     let Choice { kind, reason, .. } = &choice;
     if *kind == Kind::Simulated && asked_for == Want::Auto {
         warn!(hypervisor = %kind, reason, "Guests only seem to run, for {reason}.");
@@ -188,6 +206,17 @@ fn simulate(options: Options, reason: String) -> io::Result<Choice> {
     Ok(Choice { hypervisor: Arc::new(simulated), kind: Kind::Simulated, reason })
 }
 
+async fn namespaces(options: Options, runner: Arc<dyn Runner>) -> Result<Choice, String> {
+    let helper =
+        installed(netns::HELPER).ok_or_else(|| format!("{}, the guests' program, is not installed", netns::HELPER))?;
+    if let Some(missing) = netns::missing(runner.as_ref()).await {
+        return Err(missing);
+    }
+    let options = NetnsOptions { helper, cloud: options.cloud, instances_path: options.instances_path };
+    let reason = "it was asked for".to_owned();
+    Ok(Choice { hypervisor: Arc::new(Netns::new(runner, options)), kind: Kind::Netns, reason })
+}
+
 /// Asks until there is an answer; a moment after its start, the helper may not be ready.
 async fn answers(libvirt: &Libvirt) -> Result<(), String> {
     let begun = Instant::now();
@@ -208,12 +237,13 @@ fn find_helper(configured: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(path) = configured {
         return if path.is_file() { Ok(path.to_owned()) } else { Err(format!("{} does not exist", path.display())) };
     }
-    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(|folder| folder.join(HELPER)));
-    beside
-        .into_iter()
-        .chain([Path::new(HELPER_FOLDER).join(HELPER)])
-        .find(|path| path.is_file())
-        .ok_or_else(|| format!("{HELPER}, which speaks to libvirt, is not installed"))
+    installed(HELPER).ok_or_else(|| format!("{HELPER}, which speaks to libvirt, is not installed"))
+}
+
+/// Finds a program of ours beside our own, or where packages put it.
+fn installed(program: &str) -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(|folder| folder.join(program)));
+    beside.into_iter().chain([Path::new(HELPER_FOLDER).join(program)]).find(|path| path.is_file())
 }
 
 #[cfg(test)]

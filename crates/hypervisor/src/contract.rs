@@ -1,4 +1,5 @@
-//! What every hypervisor keeps to. Runs on the simulated one always, and on libvirt where there is one.
+//! What every hypervisor keeps to. Runs on the simulated one always, on namespaces as root, and on libvirt where there
+//! is one.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,8 +1,9 @@
-//! Guests on this host: what `nova-compute` asks of a hypervisor, and the two that answer.
+//! Guests on this host: what `nova-compute` asks of a hypervisor, and the three that answer.
 //!
 //! [`Libvirt`] speaks to libvirtd through a helper process of its own (`nova-libvirt`), so that no daemon links libvirt,
-//! hangs with it or dies with it. [`Simulated`] keeps its guests in memory and in one small file. [`choose`] decides at
-//! start which of them it is, and says why.
+//! hangs with it or dies with it. [`Netns`] has network namespaces for guests, which is all that networks and firewalls
+//! need to be tried. [`Simulated`] keeps its guests in memory and in one small file. [`choose`] decides at start which of
+//! them it is, and says why.
 //!
 //! "Could not ask" is an error of its own, and never means "is not there".
 
@@ -14,6 +15,7 @@ mod domain;
 mod error;
 mod guest;
 mod libvirt;
+mod netns;
 #[doc(hidden)]
 pub mod protocol;
 pub mod simulated;
@@ -22,6 +24,7 @@ pub use choose::{Choice, ChooseError, GuestKind, Kind, Options, Want, choose};
 pub use error::HypervisorError;
 pub use guest::{Accel, Change, CloudId, Disk, Guest, GuestSpec, KernelBoot, Nic, Power};
 pub use libvirt::{Libvirt, LibvirtOptions};
+pub use netns::{Netns, NetnsOptions};
 pub use simulated::Simulated;
 
 use std::time::Duration;

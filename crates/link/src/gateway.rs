@@ -7,12 +7,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ipnet::{Ipv4Net, Ipv4Subnets};
 use nftables::expr::MetaKey;
+use nftables::stmt::Statement;
 use nftables::types::{NfChainType, NfFamily, NfHook};
 use nova_run::Runner;
 use tokio::sync::Mutex;
 
 use crate::nft::expr::{
-    accept, ct_original, ct_state, dnat, drop, field, goto, is, meta, one_of, ports, prefix, redirect, snat, text,
+    accept, concat, ct_original, ct_state, ct_status, dnat, drop, field, goto, is, meta, one_of, ports, prefix,
+    redirect, snat, text,
 };
 use crate::nft::{Chain, Hook, Nft, Rule, Table, TableName, diff};
 
@@ -25,6 +27,8 @@ const NAT: TableName = TableName { family: NfFamily::IP, name: "nova_network" };
 const FILTER: TableName = TableName { family: NfFamily::INet, name: "nova_network" };
 const SOURCE_NAT: i32 = 100;
 const DESTINATION_NAT: i32 = -100;
+/// Where the VPN of a project listens.
+const OPENVPN: u16 = 1194;
 
 /// What `nova-network` asks of its host's firewall.
 #[async_trait]
@@ -63,6 +67,19 @@ pub struct GuestNetwork {
     pub gateway: Ipv4Addr,
     /// The first address that guests may have. What is below may be a host's.
     pub first_guest: Ipv4Addr,
+    /// Its project's VPN, if that is reached at this host.
+    pub vpn: Option<Vpn>,
+}
+
+/// How a project's VPN is reached from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vpn {
+    /// The address of this host.
+    pub public: Ipv4Addr,
+    /// The port there, of UDP.
+    pub port: u16,
+    /// The guest that it leads to.
+    pub private: Ipv4Addr,
 }
 
 /// The kernel's firewall, with nftables.
@@ -130,7 +147,8 @@ pub async fn network_firewall_contract(firewall: &dyn NetworkFirewall) {
         bridge: "br101".to_owned(),
         cidr: "10.1.0.0/24".parse().unwrap(),
         gateway: Ipv4Addr::new(10, 1, 0, 1),
-        first_guest: Ipv4Addr::new(10, 1, 0, 3),
+        first_guest: Ipv4Addr::new(10, 1, 0, 2),
+        vpn: Some(Vpn { public: Ipv4Addr::new(172, 16, 0, 9), port: 1001, private: Ipv4Addr::new(10, 1, 0, 2) }),
     });
     wanted.metadata = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8773);
     assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
@@ -150,6 +168,7 @@ fn example() -> Gateway {
             cidr: "192.168.0.0/24".parse().unwrap(),
             gateway: Ipv4Addr::new(192, 168, 0, 1),
             first_guest: Ipv4Addr::new(192, 168, 0, 2),
+            vpn: None,
         }],
         fixed_range: "192.160.0.0/12".parse().unwrap(),
         routing_source: Ipv4Addr::new(172, 16, 0, 9),
@@ -185,6 +204,13 @@ fn nat(wanted: &Gateway) -> Table {
             is(field("ip", "daddr"), text(METADATA.to_string())),
             is(field("tcp", "dport"), ports(80, 80)),
             to,
+        ]);
+    }
+    for vpn in wanted.networks.iter().filter_map(|network| network.vpn) {
+        inward.push(vec![
+            is(field("ip", "daddr"), text(vpn.public.to_string())),
+            is(field("udp", "dport"), ports(vpn.port, vpn.port)),
+            dnat(vpn.private, OPENVPN),
         ]);
     }
     let mut table = Table::default();
@@ -228,7 +254,27 @@ fn filter(wanted: &Gateway) -> Table {
     let hook = Some(Hook { kind: NfChainType::Filter, hook: NfHook::Input, priority: 0 });
     let rules = input.into_iter().map(Rule::new).collect();
     table.chains.insert("input".to_owned(), Chain { hook, rules });
+    if wanted.networks.len() > 1 {
+        let hook = Some(Hook { kind: NfChainType::Filter, hook: NfHook::Forward, priority: 0 });
+        let rules = apart(wanted).into_iter().map(Rule::new).collect();
+        table.chains.insert("forward".to_owned(), Chain { hook, rules });
+    }
     table
+}
+
+/// Guests of one network do not reach those of another through this host, but at an address that is translated to theirs.
+fn apart(wanted: &Gateway) -> Vec<Vec<Statement<'static>>> {
+    let bridge = |network: &GuestNetwork| text(network.bridge.clone());
+    let bridges = || one_of(wanted.networks.iter().map(bridge).collect());
+    // Bridged packets pass here too, from a bridge to itself.
+    let itself = |network: &GuestNetwork| concat(vec![bridge(network), bridge(network)]);
+    let itself = one_of(wanted.networks.iter().map(itself).collect());
+    vec![
+        vec![ct_state(&["established", "related"]), accept()],
+        vec![ct_status("dnat"), accept()],
+        vec![is(concat(vec![meta(MetaKey::Iifname), meta(MetaKey::Oifname)]), itself), accept()],
+        vec![is(meta(MetaKey::Iifname), bridges()), is(meta(MetaKey::Oifname), bridges()), drop()],
+    ]
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Where Nova meets the kernel's network: bridges and addresses ([`links`]), the firewalls of compute hosts
-//! ([`guests`]) and of network hosts ([`gateway`]), and dnsmasq ([`dnsmasq`]).
+//! Where Nova meets the kernel's network: bridges and addresses ([`links`]) as each manager wants them ([`carrier`]),
+//! the firewalls of compute hosts ([`guests`]) and of network hosts ([`gateway`]), and dnsmasq ([`dnsmasq`]).
 //!
 //! Each is a small trait with the real thing and, behind feature `fake`, one in memory that keeps the same contract.
 //! Every call compares with what is there and changes only what differs, so a restart changes no packet's path.
 
+pub mod carrier;
 mod conntrack;
 pub mod dnsmasq;
 pub mod gateway;

@@ -4,15 +4,17 @@
 mod fake;
 mod kernel;
 mod migrate;
+mod segments;
 
 use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
+use nova_types::Vlan;
 use nova_types::net::is_interface_name;
 
 #[cfg(feature = "fake")]
-pub use fake::{FakeLinks, links_contract};
+pub use fake::{FakeLinks, links_contract, segments_contract};
 pub use kernel::KernelLinks;
 
 use crate::SettingError;
@@ -34,6 +36,21 @@ pub trait Links: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`LinkError::NoInterface`] when either is missing; other [`LinkError`]s after everything was put back.
     async fn attach(&self, interface: &str, bridge: &str) -> Result<(), LinkError>;
+
+    /// Makes an interface that carries one network between hosts, up, or finds it there. Returns whether anything changed.
+    ///
+    /// One that we made with other settings is made anew.
+    ///
+    /// # Errors
+    /// [`LinkError::NoInterface`] when what it is to be on is missing, [`LinkError::Unsupported`] when the kernel does not
+    /// know its kind, [`LinkError::Taken`] when something else has its name; other [`LinkError`]s.
+    async fn ensure_segment(&self, segment: &Segment) -> Result<bool, LinkError>;
+
+    /// Deletes such an interface if we made it. Returns whether it did.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    async fn delete_segment(&self, name: &str) -> Result<bool, LinkError>;
 
     /// Takes an address away from an interface; nothing happens if either is not there.
     ///
@@ -65,11 +82,46 @@ pub struct Bridge {
     pub mtu: Option<u32>,
 }
 
+/// An interface that carries one network between hosts: a port of its bridge on each of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// A VLAN (802.1Q) on an interface of this machine.
+    Vlan {
+        /// That interface.
+        on: String,
+        /// The tag of its frames.
+        tag: Vlan,
+    },
+}
+
+impl Segment {
+    /// Its interface: `vlan<tag>`, as in old Nova.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Vlan { tag, .. } => format!("vlan{}", tag.number()),
+        }
+    }
+}
+
+/// What an interface is, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A bridge.
+    Bridge,
+    /// Of the kinds of a [`Segment`].
+    Segment,
+    /// Anything else.
+    Other,
+}
+
 /// An interface as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// Its name.
     pub name: String,
+    /// What it is.
+    pub kind: LinkKind,
     /// The bridge it is on.
     pub bridge: Option<String>,
     /// Whether we made it.
@@ -92,6 +144,18 @@ pub enum LinkError {
     /// Something else has the bridge's name.
     #[error("{0} is there and is not a bridge")]
     NotABridge(String),
+    /// Something else has the name of a segment.
+    #[error("{0} is there and is not what would be made")]
+    Taken(String),
+    /// The kernel does not know that kind of interface.
+    #[error("the kernel has no {kind}")]
+    Unsupported {
+        /// The kind.
+        kind: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Box<rtnetlink::Error>,
+    },
     /// No conversation with the kernel.
     #[error("opening a netlink socket")]
     Socket(#[source] std::io::Error),

@@ -7,9 +7,6 @@ use nova_link::links::LinkError;
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// A manager that this version does not have.
-    #[error("--network_manager={0} is not in this version; FlatDHCPManager and FlatManager are")]
-    Unsupported(&'static str),
     /// A flag that must name an IPv4 address does not.
     #[error("--{flag}={value} does not lead to an IPv4 address")]
     Address {

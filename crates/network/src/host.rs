@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nova_db::{Db, fixed_ips, networks, transaction};
+use nova_link::carrier::remove_unused;
 use nova_link::dnsmasq::Server;
 use nova_link::gateway::Gateway;
 use nova_service::chain;
 use nova_types::network::Network;
 use tracing::{debug, info, warn};
 
-use crate::plan::{Plan, Served, gateway, plan};
+use crate::plan::{Plan, Served, gateway, in_use, plan};
 use crate::settings::Settings;
 use crate::spool::{self, LeaseKind};
 use crate::{Machine, NetworkError};
@@ -107,7 +108,14 @@ impl NetworkHost {
             rows = transaction!(self.db, |tx| { networks::claim(tx, host, LEASE_SECONDS).await })?;
             self.claimed = Some(begun);
         }
-        rows.retain(|row| row.host.as_ref() == Some(host));
+        let mine = |row: &Network| row.host.as_ref() == Some(host);
+        let nowhere = |row: &Network| row.vpn_private_address.is_some() && row.vpn_public_address.is_none();
+        if let Some(address) = self.settings.vpn
+            && rows.iter().any(|row| mine(row) && nowhere(row) && in_use(row))
+        {
+            rows = transaction!(self.db, |tx| { networks::publish_vpns(tx, host, address).await })?;
+        }
+        rows.retain(mine);
         Ok(rows)
     }
 
@@ -117,10 +125,7 @@ impl NetworkHost {
             nova_link::forward_packets()?;
             self.forwards = true;
         }
-        self.machine.links.ensure_bridge(&served.bridge).await?;
-        if let Some(uplink) = &self.settings.uplink {
-            self.machine.links.attach(uplink, bridge).await?;
-        }
+        self.settings.carrier.ensure(&*self.machine.links, &served.bridge, served.tag).await?;
         let hosts = fixed_ips::dhcp_hosts(&mut self.db.read().await?, served.id).await?;
         let changed = self.machine.dhcp.set_hosts(&served.dhcp, &hosts).await?;
         if changed > 0 {
@@ -172,11 +177,10 @@ impl NetworkHost {
         if let Some(served) = self.served.get(bridge) {
             self.machine.links.remove_address(bridge, served.dhcp.gateway).await?;
         }
-        let carries = self.machine.links.list().await?.iter().any(|link| link.bridge.as_deref() == Some(bridge));
         let all = networks::list(&mut self.db.read().await?).await?;
         // A bridge with guests on it stays, and so does one that guests of this host may need: another host serves it.
-        if !carries && !all.iter().any(|network| network.bridge == bridge) {
-            self.machine.links.delete_bridge(bridge).await?;
+        if !all.iter().any(|network| network.bridge == bridge && in_use(network)) {
+            remove_unused(&*self.machine.links, bridge).await?;
         }
         info!(bridge, "This host does not serve the network of {bridge} any more.");
         Ok(())

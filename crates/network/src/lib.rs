@@ -99,8 +99,7 @@ impl Machine {
 /// Serves networks until `stop`. What is set up stays when it ends, so that a restart changes no packet's path.
 ///
 /// # Errors
-/// [`NetworkError::Unsupported`] and [`NetworkError::Address`] for flags that cannot be followed;
-/// [`NetworkError::Bus`] when messages can never be listened to, [`NetworkError::Tenure`] when another is this host's
+/// [`NetworkError::Address`] for a flag that cannot be followed; [`NetworkError::Bus`] when messages can never be listened to, [`NetworkError::Tenure`] when another is this host's
 /// nova-network. Everything else is tried again, and said in the log.
 pub async fn run(parts: Parts, stop: Stop) -> Result<(), NetworkError> {
     let settings = Settings::of(&parts.config, parts.flag_file).await?;

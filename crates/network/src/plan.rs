@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use ipnet::Ipv4Net;
+use nova_link::carrier::Carrier;
 use nova_link::dnsmasq::DhcpNetwork;
-use nova_link::gateway::{Gateway, GuestNetwork};
+use nova_link::gateway::{Gateway, GuestNetwork, Vpn};
 use nova_link::links::Bridge;
-use nova_types::NetworkId;
 use nova_types::network::Network;
+use nova_types::{NetworkId, Vlan};
 
 use crate::settings::Settings;
 
@@ -16,6 +17,7 @@ use crate::settings::Settings;
 pub(crate) struct Served {
     pub(crate) id: NetworkId,
     pub(crate) bridge: Bridge,
+    pub(crate) tag: Option<Vlan>,
     pub(crate) dhcp: DhcpNetwork,
     pub(crate) guests: GuestNetwork,
 }
@@ -30,10 +32,10 @@ pub(crate) struct Plan {
 /// Plans the networks that are this host's. The first of several on one bridge is served.
 pub(crate) fn plan(networks: &[Network], settings: &Settings) -> Plan {
     let mut plan = Plan::default();
-    if !settings.dhcp {
+    if settings.carrier == Carrier::ByHand {
         return plan;
     }
-    let mut networks: Vec<&Network> = networks.iter().collect();
+    let mut networks: Vec<&Network> = networks.iter().filter(|network| in_use(network)).collect();
     networks.sort_by_key(|network| network.id);
     for network in networks {
         if plan.served.contains_key(&network.bridge) {
@@ -45,10 +47,19 @@ pub(crate) fn plan(networks: &[Network], settings: &Settings) -> Plan {
     plan
 }
 
+/// Whether anybody may have guests there. Of the VLANs that were made, most may wait for their project.
+pub(crate) const fn in_use(network: &Network) -> bool {
+    network.vlan.is_none() || network.project.is_some()
+}
+
 fn serve(network: &Network, settings: &Settings) -> Served {
-    let Network { id, cidr, bridge, gateway, dhcp_start, .. } = network.clone();
+    let Network { id, cidr, bridge, gateway, dhcp_start, vlan, .. } = network.clone();
+    // One that an administrator moved elsewhere is forwarded there, not here.
+    let here = network.vpn_public_address.filter(|address| settings.vpn == Some(*address));
+    let vpn = here.zip(network.vpn_public_port).zip(network.vpn_private_address);
     Served {
         id,
+        tag: vlan,
         bridge: Bridge { name: bridge.clone(), address: Ipv4Net::new(gateway, cidr.prefix_len()).ok(), mtu: None },
         dhcp: DhcpNetwork {
             bridge: bridge.clone(),
@@ -61,7 +72,14 @@ fn serve(network: &Network, settings: &Settings) -> Served {
             script: settings.script.clone(),
             flag_file: settings.flag_file.clone(),
         },
-        guests: GuestNetwork { bridge, cidr, gateway, first_guest: dhcp_start },
+        guests: GuestNetwork {
+            bridge,
+            cidr,
+            gateway,
+            // The VPN is a guest too.
+            first_guest: network.vpn_private_address.map_or(dhcp_start, |vpn| vpn.min(dhcp_start)),
+            vpn: vpn.map(|((public, port), private)| Vpn { public, port, private }),
+        },
     }
 }
 
@@ -86,8 +104,8 @@ pub(crate) mod tests {
     pub(crate) fn settings() -> Settings {
         Settings {
             host: "node1".parse().unwrap(),
-            dhcp: true,
-            uplink: None,
+            carrier: Carrier::Port(None),
+            vpn: Some(Ipv4Addr::new(172, 16, 0, 9)),
             script: "/usr/bin/nova-dhcpbridge".into(),
             flag_file: None,
             folder: "/nowhere".into(),
@@ -114,6 +132,7 @@ pub(crate) mod tests {
             dns: None,
             vlan: None,
             vpn_private_address: None,
+            vpn_public_address: None,
             vpn_public_port: None,
             project: None,
             host: None,
@@ -139,7 +158,28 @@ pub(crate) mod tests {
 
     #[test]
     fn under_flat_manager_nothing_is_set_up() {
-        let settings = Settings { dhcp: false, ..settings() };
+        let settings = Settings { carrier: Carrier::ByHand, ..settings() };
         assert_eq!(plan(&[network(1, "10.0.0.0/24", "br100")], &settings), Plan::default());
+    }
+
+    #[test]
+    fn a_vlan_is_served_once_a_project_has_it_and_its_vpn_is_forwarded_where_the_row_says() {
+        let vlan = |project: Option<&str>, vpn: &str| Network {
+            vlan: Some(Vlan::try_from(100).unwrap()),
+            project: project.map(|name| name.parse().unwrap()),
+            vpn_private_address: Some(Ipv4Addr::new(10, 0, 0, 2)),
+            vpn_public_address: Some(vpn.parse().unwrap()),
+            vpn_public_port: Some(1000),
+            dhcp_start: Ipv4Addr::new(10, 0, 0, 3),
+            ..network(1, "10.0.0.0/24", "br100")
+        };
+        assert_eq!(plan(&[vlan(None, "172.16.0.9")], &settings()), Plan::default());
+        for (address, port) in [("172.16.0.9", Some(1000)), ("172.16.0.7", None)] {
+            let plan = plan(&[vlan(Some("acme"), address)], &settings());
+            let served = &plan.served["br100"];
+            assert_eq!(served.tag.map(Vlan::number), Some(100));
+            assert_eq!(served.guests.vpn.map(|vpn| vpn.port), port, "{address}");
+            assert_eq!(served.guests.first_guest, Ipv4Addr::new(10, 0, 0, 2));
+        }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use nova_config::NetworkConfig;
+use nova_link::carrier::Carrier;
 use nova_types::HostName;
-use nova_types::network::ManagerKind;
 
 use crate::NetworkError;
 
@@ -15,9 +15,10 @@ use crate::NetworkError;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) host: HostName,
-    /// Whether guests get their addresses from us; under `FlatManager` they do not, and nothing is set up.
-    pub(crate) dhcp: bool,
-    pub(crate) uplink: Option<String>,
+    /// How bridges are made. By hand, under `FlatManager`, nothing is set up, and guests get their addresses from a disk.
+    pub(crate) carrier: Carrier,
+    /// Where the VPNs of projects are reached.
+    pub(crate) vpn: Option<Ipv4Addr>,
     pub(crate) script: PathBuf,
     pub(crate) flag_file: Option<PathBuf>,
     pub(crate) folder: PathBuf,
@@ -33,11 +34,6 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) async fn of(config: &NetworkConfig, flag_file: Option<PathBuf>) -> Result<Self, NetworkError> {
         let flags = &config.network;
-        let dhcp = match flags.network_manager {
-            ManagerKind::FlatDhcp => true,
-            ManagerKind::Flat => false,
-            ManagerKind::Vlan => return Err(NetworkError::Unsupported("nova.network.manager.VlanManager")),
-        };
         let routing_source = match flags.routing_source_ip {
             IpAddr::V4(address) => address,
             IpAddr::V6(address) => {
@@ -46,8 +42,11 @@ impl Settings {
         };
         Ok(Self {
             host: config.common.host.clone(),
-            dhcp,
-            uplink: flags.flat_interface.clone(),
+            carrier: Carrier::of(flags.network_manager, flags.flat_interface.as_deref(), &flags.vlan_interface),
+            vpn: match flags.vpn_ip {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            },
             script: script(&flags.dhcpbridge),
             flag_file: flags.dhcpbridge_flagfile.clone().or(flag_file),
             folder: flags.networks_path.clone(),

@@ -14,6 +14,7 @@ use std::time::Duration;
 use nova_bus::InProcess;
 use nova_config::{Config, NetworkConfig, Surroundings};
 use nova_db::{Db, fixed_ips, instances, networks, transaction};
+use nova_link::links::{KernelLinks, Links};
 use nova_network::{Machine, Parts};
 use nova_run::{Child, Command, Host, Runner};
 use nova_service::{Ready, Stop};
@@ -130,6 +131,9 @@ impl Lab {
         };
         let task = tokio::spawn(nova_network::run(parts, stop.clone()));
         tokio::time::timeout(Duration::from_secs(10), ready.wait()).await.unwrap();
+        // Ready is who takes part; the first turn may take a moment more.
+        self.wait_for("the bridge", async || KernelLinks.list().await.unwrap().iter().any(|link| link.name == "br100"))
+            .await;
         Running { stop, task }
     }
 

@@ -39,6 +39,8 @@ pub struct Network {
     pub vlan: Option<Vlan>,
     /// The address kept for the project's VPN, under `VlanManager`.
     pub vpn_private_address: Option<Ipv4Addr>,
+    /// The address whose [`Network::vpn_public_port`] is forwarded to it; none until the network is served.
+    pub vpn_public_address: Option<Ipv4Addr>,
     /// The port forwarded to that address.
     pub vpn_public_port: Option<u16>,
     /// The one project that uses it; `None` for all, or for none yet under `VlanManager`.

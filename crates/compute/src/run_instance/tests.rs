@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use expect_test::expect;
 use nova_hypervisor::simulated::{Call, Fault};
+use nova_link::carrier::Carrier;
 use nova_link::links::{FakeLinks, Links};
 use nova_types::state::Event;
 use nova_types::{ImageKind, InstanceId};
@@ -204,7 +205,7 @@ async fn where_no_network_daemon_is_the_bridge_is_made_without_an_address_and_wi
     links.plug("eth1", vec!["192.0.2.7/24".parse().unwrap()]);
     let mut parts = bench.parts();
     if let Some(real) = &mut parts.real {
-        (real.links, real.uplink) = (Arc::<FakeLinks>::clone(&links), Some("eth1".to_owned()));
+        (real.links, real.carrier) = (Arc::<FakeLinks>::clone(&links), Carrier::Port(Some("eth1".to_owned())));
     }
     let host = Arc::new(Host::new(parts));
     let ids = bench.placed(2).await;
@@ -218,4 +219,35 @@ async fn where_no_network_daemon_is_the_bridge_is_made_without_an_address_and_wi
     // What this machine itself is reached by is now on the bridge; the gateway's address is not.
     let own = ["192.0.2.7/24".parse().unwrap()];
     assert_eq!(shown, [("br100", None, &own[..]), ("eth1", Some("br100"), &[])]);
+}
+
+#[tokio::test]
+async fn what_the_host_lacks_for_its_network_fails_the_launch_with_that_reason() {
+    for (carrier, why) in [
+        (Carrier::ByHand, "The host has no bridge br100: under FlatManager it is set up by hand."),
+        (Carrier::Vlans("eth1".to_owned()), "The host has no interface eth1 to carry VLANs (--vlan_interface)."),
+    ] {
+        let bench = Bench::new().await;
+        std::fs::create_dir_all(bench.instances_path()).unwrap();
+        let network = nova_db::networks::list(&mut bench.db.read().await.unwrap()).await.unwrap().remove(0);
+        let tag = matches!(carrier, Carrier::Vlans(_)).then_some(100);
+        let statement = "update networks set vlan = ? where id = ?";
+        bench.db.write().await.unwrap().execute(statement, &[tag.into(), network.id.into()]).await.unwrap();
+        let links = Arc::new(FakeLinks::default());
+        let mut parts = bench.parts();
+        if let Some(real) = &mut parts.real {
+            (real.links, real.carrier) = (Arc::<FakeLinks>::clone(&links), carrier);
+        }
+        let host = Arc::new(Host::new(parts));
+        let ids = bench.placed(2).await;
+        let ticket = host.desk.take(ids[0], None).unwrap();
+        run_instance(&host, bench.view(ids[0]).await, &ticket).await.unwrap();
+        assert_eq!(bench.state(ids[0]).await, format!("error/cleaning (Server.InternalError: {why})"));
+        assert!(links.list().await.unwrap().is_empty(), "nothing is made");
+        links.plug_bridge("br100");
+        links.plug("eth1", Vec::new());
+        let ticket = host.desk.take(ids[1], None).unwrap();
+        run_instance(&host, bench.view(ids[1]).await, &ticket).await.unwrap();
+        assert_eq!(bench.state(ids[1]).await, "running");
+    }
 }

@@ -12,7 +12,7 @@ flags! {
     ComputeFlags {
         /// libvirt, or fake for guests that only seem to run.
         connection_type: ConnectionType = "libvirt",
-        /// auto, libvirt or simulated; auto takes libvirt where it works.
+        /// auto, libvirt, netns (namespaces as guests, for tests) or simulated; auto takes libvirt where it works.
         hypervisor: HypervisorChoice = "auto",
         /// Kind of libvirt domains: kvm (where KVM works) or qemu.
         libvirt_type: LibvirtType = "kvm",

@@ -47,6 +47,8 @@ async fn reporting_again_keeps_what_is_taken() {
         services::set_disabled(&mut conn, &host(), "nova-compute", true).await.unwrap();
         drop(conn);
         assert!(!only(db).await.eligible);
+        let late = claim(&mut db.write().await.unwrap(), &host(), fixtures::DEMAND).await.unwrap();
+        assert!(!late, "a scheduler that does not know yet that the host is disabled took of it");
         let lone = ComputeNode { host: fixtures::name("lone"), ..only(db).await };
         upsert(&mut db.write().await.unwrap(), &lone).await.unwrap();
         let all = list(&mut db.read().await.unwrap(), 60).await.unwrap();

@@ -4,8 +4,8 @@ use nova_types::network::NetworkPlan;
 use nova_types::{HostName, ProjectId, Vlan};
 
 use super::{
-    by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, release, set_host, set_project,
-    set_vpn, vpns,
+    by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, publish_vpns, release, set_host,
+    set_project, set_vpn, vpns,
 };
 use crate::dev::{self, fixtures};
 use crate::error::{DbError, Unique};
@@ -88,6 +88,67 @@ async fn a_project_gets_one_network_of_its_own() {
         let mut conn = db.write().await.unwrap();
         assert_eq!(disassociate(&mut conn, &acme).await.unwrap(), 1);
         assert_eq!(for_project(&mut conn, &acme, false).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn projects_that_come_at_once_get_a_network_each_or_none() {
+    dev::each(async |db: &Db| {
+        for n in 0..3 {
+            fixtures::network(db, vlan(100 + n, &format!("10.0.{n}.0/28"))).await;
+        }
+        let names: Vec<ProjectId> = (0..4).map(|n| fixtures::name(&format!("p{n}"))).collect();
+        let claim = async |project: &ProjectId| {
+            // A scheduler that lost looks again a moment later.
+            for _ in 0..50 {
+                match transaction!(db, |tx| { for_project(tx, project, true).await }) {
+                    Err(DbError::Stale(_)) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                    claimed => return claimed.unwrap(),
+                }
+            }
+            None
+        };
+        let got = dev::at_once(names.iter().map(|name| claim(name))).await;
+        let mut ids: Vec<_> = got.iter().flatten().map(|network| network.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), got.iter().flatten().count(), "two projects share a network: {got:?}");
+        let owned = list(&mut db.read().await.unwrap()).await.unwrap();
+        let owned = owned.iter().filter(|network| network.project.is_some()).count();
+        assert_eq!(owned, ids.len(), "a network was taken for nobody");
+        // Whoever passed over a row that another held finds what is left.
+        for name in &names {
+            claim(name).await;
+        }
+        let left = list(&mut db.read().await.unwrap()).await.unwrap();
+        assert!(left.iter().all(|network| network.project.is_some()), "{left:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_vpn_is_published_once_its_network_is_served_and_stays_where_it_was_moved() {
+    dev::each(async |db: &Db| {
+        for n in 0..3 {
+            let plan =
+                NetworkPlan { vpn_public_port: Some(1000 + n), ..vlan(100 + i64::from(n), &format!("10.0.{n}.0/28")) };
+            fixtures::network(db, plan).await;
+        }
+        let host: HostName = fixtures::name("one");
+        let mut conn = db.write().await.unwrap();
+        claim(&mut conn, &host, 30).await.unwrap();
+        let published = async |conn: &mut crate::Conn, address: [u8; 4]| {
+            let rows = publish_vpns(conn, &host, address.into()).await.unwrap();
+            rows.into_iter()
+                .filter_map(|row| Some((row.vpn_public_port?, row.vpn_public_address?.octets()[3])))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(published(&mut conn, [192, 0, 2, 1]).await, [], "no project has one");
+        for_project(&mut conn, &fixtures::name("acme"), true).await.unwrap();
+        assert_eq!(published(&mut conn, [192, 0, 2, 1]).await, [(1000, 1)]);
+        for_project(&mut conn, &fixtures::name("other"), true).await.unwrap();
+        assert_eq!(published(&mut conn, [192, 0, 2, 2]).await, [(1000, 1), (1001, 2)]);
     })
     .await;
 }

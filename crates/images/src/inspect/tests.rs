@@ -227,7 +227,7 @@ fn what_qemu_img_makes_is_judged_rightly() {
             "--object",
             "secret,id=s,data=x",
             "-o",
-            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200",
         ],
     ));
     expect!["the image was declared qcow2 but looks like VMDK"].assert_eq(&make("x.vmdk", &["-f", "vmdk"]));

@@ -7,24 +7,48 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
 
-use super::{Bridge, Link, LinkError, Links, check_name};
+use super::{Bridge, Link, LinkError, LinkKind, Links, Segment, check_name};
 
 /// A machine without interfaces, until some are added.
 #[derive(Debug, Default)]
 pub struct FakeLinks {
     links: Mutex<BTreeMap<String, Link>>,
+    segments: Mutex<BTreeMap<String, Segment>>,
 }
 
 impl FakeLinks {
     /// Adds an interface that somebody else made.
     pub fn plug(&self, name: &str, addresses: Vec<Ipv4Net>) {
-        let link = Link { name: name.to_owned(), bridge: None, ours: false, up: true, addresses };
-        self.links().insert(name.to_owned(), link);
+        self.add(Link { ours: false, addresses, ..link(name, LinkKind::Other) });
+    }
+
+    /// Adds a bridge that somebody else made.
+    pub fn plug_bridge(&self, name: &str) {
+        self.add(Link { ours: false, ..link(name, LinkKind::Bridge) });
+    }
+
+    /// Puts an interface that is there on a bridge, as a hypervisor does with taps.
+    pub fn put_on(&self, name: &str, bridge: &str) {
+        self.add(Link { ours: false, bridge: Some(bridge.to_owned()), ..link(name, LinkKind::Other) });
+    }
+
+    /// Returns the segments that are there.
+    pub fn segments(&self) -> Vec<Segment> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn add(&self, link: Link) {
+        self.links().insert(link.name.clone(), link);
     }
 
     fn links(&self) -> MutexGuard<'_, BTreeMap<String, Link>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One that we made, up and without addresses.
+fn link(name: &str, kind: LinkKind) -> Link {
+    Link { name: name.to_owned(), kind, bridge: None, ours: true, up: true, addresses: Vec::new() }
 }
 
 #[async_trait]
@@ -33,8 +57,10 @@ impl Links for FakeLinks {
         check_name(&bridge.name)?;
         let mut links = self.links();
         let before = links.get(&bridge.name).cloned();
-        let fresh = Link { name: bridge.name.clone(), bridge: None, ours: true, up: true, addresses: Vec::new() };
-        let link = links.entry(bridge.name.clone()).or_insert(fresh);
+        let link = links.entry(bridge.name.clone()).or_insert_with(|| link(&bridge.name, LinkKind::Bridge));
+        if link.kind != LinkKind::Bridge {
+            return Err(LinkError::NotABridge(bridge.name.clone()));
+        }
         link.up = true;
         if let Some(address) = bridge.address.filter(|address| !link.addresses.contains(address)) {
             link.addresses.push(address);
@@ -57,6 +83,36 @@ impl Links for FakeLinks {
         Ok(())
     }
 
+    async fn ensure_segment(&self, segment: &Segment) -> Result<bool, LinkError> {
+        let (name, Segment::Vlan { on, .. }) = (segment.name(), segment);
+        check_name(on)?;
+        let mut links = self.links();
+        if !links.contains_key(on) {
+            return Err(LinkError::NoInterface(on.clone()));
+        }
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        if links.contains_key(&name) && segments.get(&name) == Some(segment) {
+            return Ok(false);
+        }
+        if links.get(&name).is_some_and(|found| !found.ours) {
+            return Err(LinkError::Taken(name));
+        }
+        links.insert(name.clone(), link(&name, LinkKind::Segment));
+        segments.insert(name, segment.clone());
+        Ok(true)
+    }
+
+    async fn delete_segment(&self, name: &str) -> Result<bool, LinkError> {
+        check_name(name)?;
+        let mut links = self.links();
+        let deleted = links.get(name).is_some_and(|link| link.ours && link.kind == LinkKind::Segment);
+        if deleted {
+            links.remove(name);
+            self.segments.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        }
+        Ok(deleted)
+    }
+
     async fn remove_address(&self, interface: &str, address: Ipv4Addr) -> Result<(), LinkError> {
         check_name(interface)?;
         if let Some(link) = self.links().get_mut(interface) {
@@ -71,6 +127,9 @@ impl Links for FakeLinks {
         let deleted = links.get(name).is_some_and(|link| link.ours);
         if deleted {
             links.remove(name);
+            for port in links.values_mut().filter(|port| port.bridge.as_deref() == Some(name)) {
+                port.bridge = None;
+            }
         }
         Ok(deleted)
     }
@@ -115,6 +174,43 @@ pub async fn links_contract(links: &dyn Links) {
     assert!(find("br9").await.is_none());
 }
 
+/// Runs against the fake here, and against a kernel that has VLANs. There must be interfaces `uplink` and `other` that
+/// somebody else made, both on no bridge.
+///
+/// # Errors
+/// [`LinkError::Unsupported`] when the kernel does not know that kind of segment: then nothing was tried.
+///
+/// # Panics
+/// When the implementation does not keep what the trait promises.
+#[expect(clippy::unwrap_used, reason = "a contract is a test that several crates run")]
+pub async fn segments_contract(links: &dyn Links) -> Result<(), LinkError> {
+    let find = async |name: &str| links.list().await.unwrap().into_iter().find(|link| link.name == name);
+    let on = |on: &str, tag: i64| Segment::Vlan { on: on.to_owned(), tag: nova_types::Vlan::try_from(tag).unwrap() };
+    assert!(links.ensure_segment(&on("uplink", 4094)).await?);
+    assert!(!links.ensure_segment(&on("uplink", 4094)).await.unwrap(), "what is right is not touched");
+    let made = find("vlan4094").await.unwrap();
+    assert!(made.ours && made.up && made.kind == LinkKind::Segment, "{made:?}");
+    assert!(links.ensure_segment(&on("uplink", 101)).await.unwrap(), "several share an interface");
+
+    links.ensure_bridge(&Bridge { name: "br4094".to_owned(), address: None, mtu: None }).await.unwrap();
+    links.attach("vlan4094", "br4094").await.unwrap();
+    assert_eq!(find("vlan4094").await.unwrap().bridge.as_deref(), Some("br4094"));
+    assert!(!links.ensure_segment(&on("uplink", 4094)).await.unwrap(), "being on a bridge changes nothing");
+
+    assert!(links.ensure_segment(&on("other", 101)).await.unwrap(), "one of ours moves to another interface");
+    assert!(!links.ensure_segment(&on("other", 101)).await.unwrap());
+    assert!(matches!(links.ensure_segment(&on("nothere", 7)).await, Err(LinkError::NoInterface(_))));
+    assert!(!links.delete_segment("uplink").await.unwrap(), "what somebody else made is not deleted");
+    assert!(!links.delete_segment("br4094").await.unwrap(), "a bridge is no segment");
+    for name in ["vlan4094", "vlan101"] {
+        assert!(links.delete_segment(name).await.unwrap());
+        assert!(!links.delete_segment(name).await.unwrap());
+        assert!(find(name).await.is_none());
+    }
+    assert!(links.delete_bridge("br4094").await.unwrap());
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +220,13 @@ mod tests {
         let links = FakeLinks::default();
         links.plug("uplink", vec!["10.8.0.5/24".parse().unwrap()]);
         links_contract(&links).await;
+    }
+
+    #[tokio::test]
+    async fn the_fake_keeps_the_contract_of_segments() {
+        let links = FakeLinks::default();
+        links.plug("uplink", Vec::new());
+        links.plug("other", Vec::new());
+        segments_contract(&links).await.unwrap();
     }
 }

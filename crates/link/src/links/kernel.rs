@@ -12,13 +12,13 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 use tracing::info;
 
-use super::{Bridge, Link, LinkError, Links, check_name, migrate};
+use super::{Bridge, Link, LinkError, LinkKind, Links, Segment, check_name, migrate, segments};
 use crate::sysctl;
 
 /// What marks an interface as made by us: its alias, as `ip link` shows it.
 const MARK: &str = "nova";
 const NO_DEVICE: i32 = -19;
-const EXISTS: i32 = -17;
+pub(super) const EXISTS: i32 = -17;
 const NO_ADDRESS: i32 = -99;
 
 /// Asks the kernel of this machine.
@@ -48,11 +48,7 @@ impl Links for KernelLinks {
         if let Some(address) = bridge.address {
             changed |= netlink.ensure_address(found.header.index, &bridge.name, address).await?;
         }
-        if !found.header.flags.contains(LinkFlags::Up) {
-            let up = LinkUnspec::new_with_index(found.header.index).up().build();
-            netlink.set(format!("setting {} up", bridge.name), up).await?;
-            changed = true;
-        }
+        changed |= netlink.ensure_up(&found).await?;
         if changed {
             info!(bridge = %bridge.name, "Bridge {} is as it should be.", bridge.name);
         }
@@ -65,6 +61,16 @@ impl Links for KernelLinks {
         let netlink = Netlink::open()?;
         let (link, bridge) = (netlink.get(interface).await?, netlink.get(bridge).await?);
         migrate::attach(&netlink, &link, &bridge).await
+    }
+
+    async fn ensure_segment(&self, segment: &Segment) -> Result<bool, LinkError> {
+        check_name(&segment.name())?;
+        segments::ensure(&Netlink::open()?, segment).await
+    }
+
+    async fn delete_segment(&self, name: &str) -> Result<bool, LinkError> {
+        check_name(name)?;
+        segments::delete(&Netlink::open()?, name).await
     }
 
     async fn remove_address(&self, interface: &str, address: Ipv4Addr) -> Result<(), LinkError> {
@@ -102,6 +108,7 @@ impl Links for KernelLinks {
         };
         let link = |message: &LinkMessage| Link {
             name: name(message),
+            kind: kind(message),
             bridge: bridge_of(message),
             ours: ours(message),
             up: message.header.flags.contains(LinkFlags::Up),
@@ -123,7 +130,7 @@ impl Netlink {
         Ok(Self { handle })
     }
 
-    async fn find(&self, name: &str) -> Result<Option<LinkMessage>, LinkError> {
+    pub(super) async fn find(&self, name: &str) -> Result<Option<LinkMessage>, LinkError> {
         let mut links = std::pin::pin!(self.handle.link().get().match_name(name).execute());
         match links.try_next().await {
             Ok(found) => Ok(found),
@@ -132,7 +139,7 @@ impl Netlink {
         }
     }
 
-    async fn get(&self, name: &str) -> Result<LinkMessage, LinkError> {
+    pub(super) async fn get(&self, name: &str) -> Result<LinkMessage, LinkError> {
         self.find(name).await?.ok_or_else(|| LinkError::NoInterface(name.to_owned()))
     }
 
@@ -147,7 +154,22 @@ impl Netlink {
             Err(error) if code(&error) == Some(EXISTS) => return Ok(()),
             created => created.map_err(kernel(format!("creating bridge {name}")))?,
         }
+        self.mark(name).await
+    }
+
+    /// Marks an interface as made by us.
+    pub(super) async fn mark(&self, name: &str) -> Result<(), LinkError> {
         self.set(format!("marking {name}"), LinkUnspec::new_with_name(name).alias(MARK).build()).await
+    }
+
+    /// Sets an interface up if it is not. Returns whether it was down.
+    pub(super) async fn ensure_up(&self, link: &LinkMessage) -> Result<bool, LinkError> {
+        if link.header.flags.contains(LinkFlags::Up) {
+            return Ok(false);
+        }
+        let up = LinkUnspec::new_with_index(link.header.index).up().build();
+        self.set(format!("setting {} up", name(link)), up).await?;
+        Ok(true)
     }
 
     /// Makes every attribute of a bridge of ours what it should be.
@@ -254,11 +276,11 @@ pub(super) fn ipv4(message: &AddressMessage) -> Option<Ipv4Net> {
     Ipv4Net::new(local?, message.header.prefix_len).ok()
 }
 
-fn ours(link: &LinkMessage) -> bool {
+pub(super) fn ours(link: &LinkMessage) -> bool {
     link.attributes.contains(&LinkAttribute::IfAlias(MARK.to_owned()))
 }
 
-fn link_infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
+pub(super) fn link_infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
     link.attributes.iter().flat_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => infos.as_slice(),
         _ => &[],
@@ -266,7 +288,16 @@ fn link_infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
 }
 
 fn is_bridge(link: &LinkMessage) -> bool {
-    link_infos(link).any(|info| matches!(info, LinkInfo::Kind(InfoKind::Bridge)))
+    kind(link) == LinkKind::Bridge
+}
+
+pub(super) fn kind(link: &LinkMessage) -> LinkKind {
+    let kind = link_infos(link).find_map(|info| match info {
+        LinkInfo::Kind(InfoKind::Bridge) => Some(LinkKind::Bridge),
+        LinkInfo::Kind(InfoKind::Vlan | InfoKind::Vxlan) => Some(LinkKind::Segment),
+        _ => None,
+    });
+    kind.unwrap_or(LinkKind::Other)
 }
 
 fn bridge_info(link: &LinkMessage) -> &[InfoBridge] {

@@ -77,6 +77,12 @@ pub(crate) fn ct_state(states: &[&'static str]) -> Stmt {
     Statement::Match(Match { left, right, op: Operator::IN })
 }
 
+/// Whether something happened to the connection, such as `dnat`.
+pub(crate) fn ct_status(status: &'static str) -> Stmt {
+    let left = Expression::Named(NamedExpression::CT(CT { key: "status".into(), family: None, dir: None }));
+    Statement::Match(Match { left, right: text(status), op: Operator::IN })
+}
+
 pub(crate) const fn accept() -> Stmt {
     Statement::Accept(None)
 }

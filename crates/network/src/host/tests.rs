@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use nova_db::dev::TestDb;
 use nova_db::instances;
-use nova_link::dnsmasq::FakeDhcpServers;
+use nova_link::carrier::Carrier;
+use nova_link::dnsmasq::{DhcpServers, FakeDhcpServers};
 use nova_link::gateway::FakeNetworkFirewall;
 use nova_link::links::{FakeLinks, Links};
 use nova_types::instance::NewInstances;
@@ -28,6 +29,10 @@ struct Lab {
 
 impl Lab {
     async fn new() -> Self {
+        Self::with(Carrier::Port(None)).await
+    }
+
+    async fn with(carrier: Carrier) -> Self {
         let db = nova_db::dev::sqlite().await;
         let folder = tempfile::tempdir().unwrap();
         let (links, firewall, dhcp) = Default::default();
@@ -39,16 +44,22 @@ impl Lab {
             firewall,
             dhcp,
         };
+        lab.host.settings.carrier = carrier;
         lab.host.turn().await.unwrap();
         lab
     }
 
     async fn create_network(&self) -> NetworkId {
+        self.create(ManagerKind::FlatDhcp, 1).await
+    }
+
+    /// Cuts a /24 into so many networks.
+    async fn create(&self, manager: ManagerKind, count: u32) -> NetworkId {
         let request = nova_types::plan::Request {
-            manager: ManagerKind::FlatDhcp,
+            manager,
             range: "192.168.0.0/24".parse().unwrap(),
-            count: 1,
-            size: 255,
+            count,
+            size: 256 / count,
             flat_bridge: "br100".into(),
             flat_dns: None,
             vlan_start: 100,
@@ -96,6 +107,15 @@ impl Lab {
     fn hosts(&self) -> Vec<String> {
         let server = self.dhcp.server("br100").unwrap_or_default();
         server.hosts.iter().map(|host| format!("{} {} leased: {}", host.mac, host.address, host.leased)).collect()
+    }
+
+    async fn shown(&self) -> Vec<String> {
+        let link = |link: nova_link::links::Link| {
+            let addresses: String = link.addresses.iter().map(|address| format!(" {address}")).collect();
+            let bridge = link.bridge.map_or_else(String::new, |bridge| format!(" on {bridge}"));
+            format!("{}{addresses}{bridge}", link.name)
+        };
+        self.links.list().await.unwrap().into_iter().map(link).collect()
     }
 
     fn leave(&self, kind: LeaseKind, mac: Mac, address: Ipv4Addr) {
@@ -216,20 +236,65 @@ async fn a_network_has_one_host() {
 }
 
 #[tokio::test]
-async fn vlan_manager_is_refused_in_one_line() {
+async fn the_manager_decides_how_bridges_are_made() {
     use nova_config::{Config, NetworkConfig, Surroundings};
-    let load = |args: &[&str]| {
-        let args = args.iter().map(Into::into);
-        NetworkConfig::load_in(args, &Surroundings::bare()).unwrap().config
-    };
-    let refused = Settings::of(&load(&["nova-network"]), None).await.unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "--network_manager=nova.network.manager.VlanManager is not in this version; FlatDHCPManager and FlatManager are"
-    );
-    let config =
-        load(&["nova-network", "--network_manager=nova.network.manager.FlatDHCPManager", "--ec2_dmz_host=10.0.0.9"]);
-    let settings = Settings::of(&config, Some("/etc/nova/nova.conf".into())).await.unwrap();
-    assert_eq!(settings.metadata, "10.0.0.9:8773".parse().unwrap());
-    assert_eq!(settings.flag_file.as_deref(), Some(Path::new("/etc/nova/nova.conf")));
+    for (flags, carrier) in [
+        (&[][..], Carrier::Vlans("eth0".into())),
+        (&["--vlan_interface=eth7"], Carrier::Vlans("eth7".into())),
+        (&["--network_manager=nova.network.manager.FlatDHCPManager"], Carrier::Port(None)),
+        (&["--network_manager=nova.network.manager.FlatManager", "--flat_interface=eth1"], Carrier::ByHand),
+    ] {
+        let args = ["nova-network", "--ec2_dmz_host=10.0.0.9", "--vpn_ip=192.0.2.4"];
+        let args = args.iter().chain(flags).map(Into::into);
+        let config = NetworkConfig::load_in(args, &Surroundings::bare()).unwrap().config;
+        let settings = Settings::of(&config, Some("/etc/nova/nova.conf".into())).await.unwrap();
+        assert_eq!(settings.carrier, carrier, "{flags:?}");
+        assert_eq!(settings.vpn, Some(Ipv4Addr::new(192, 0, 2, 4)));
+        assert_eq!(settings.metadata, "10.0.0.9:8773".parse().unwrap());
+        assert_eq!(settings.flag_file.as_deref(), Some(Path::new("/etc/nova/nova.conf")));
+    }
+}
+
+#[tokio::test]
+async fn under_flat_manager_the_rows_are_kept_and_nothing_is_made() {
+    let mut lab = Lab::with(Carrier::ByHand).await;
+    lab.create_network().await;
+    lab.host.turn().await.unwrap();
+    let rows = networks::list(&mut lab.db.read().await.unwrap()).await.unwrap();
+    assert_eq!(rows[0].host.as_ref().map(ToString::to_string).as_deref(), Some("node1"));
+    assert!(lab.links.list().await.unwrap().is_empty() && lab.dhcp.list().await.unwrap().is_empty());
+    assert!(lab.firewall.applied().is_none());
+}
+
+#[tokio::test]
+async fn each_project_has_a_vlan_that_is_made_when_it_comes_and_unmade_when_it_goes() {
+    let mut lab = Lab::with(Carrier::Vlans("eth1".into())).await;
+    lab.links.plug("eth1", Vec::new());
+    lab.create(ManagerKind::Vlan, 4).await;
+    lab.host.turn().await.unwrap();
+    assert_eq!(lab.shown().await, ["eth1"], "nobody has one yet");
+    let projects = ["acme", "other"].map(|name| name.parse::<nova_types::ProjectId>().unwrap());
+    for project in &projects {
+        transaction!(lab.db, |tx| { networks::for_project(tx, project, true).await }).unwrap();
+    }
+    lab.host.turn().await.unwrap();
+    let made = ["br100 192.168.0.1/26", "br101 192.168.0.65/26", "eth1", "vlan100 on br100", "vlan101 on br101"];
+    assert_eq!(lab.shown().await, made);
+    assert_eq!(lab.dhcp.list().await.unwrap(), ["br100", "br101"]);
+    assert_eq!(lab.dhcp.server("br101").unwrap().settings.unwrap().first, Ipv4Addr::new(192, 168, 0, 67));
+    let vpns: Vec<_> = lab.firewall.applied().unwrap().networks.into_iter().filter_map(|network| network.vpn).collect();
+    let shown: Vec<_> = vpns.iter().map(|vpn| format!("{}:{} {}", vpn.public, vpn.port, vpn.private)).collect();
+    assert_eq!(shown, ["172.16.0.9:1000 192.168.0.2", "172.16.0.9:1001 192.168.0.66"]);
+    let before = lab.shown().await;
+    lab.host.turn().await.unwrap();
+    assert_eq!(lab.shown().await, before);
+
+    // The one has a guest left that nobody told of; the other goes.
+    lab.links.put_on("tap00000001", "br100");
+    for project in &projects {
+        transaction!(lab.db, |tx| { networks::disassociate(tx, project).await }).unwrap();
+    }
+    lab.host.turn().await.unwrap();
+    assert_eq!(lab.shown().await, ["br100", "eth1", "tap00000001 on br100", "vlan100 on br100"]);
+    assert!(lab.dhcp.list().await.unwrap().is_empty());
 }

@@ -37,6 +37,7 @@ fn network() -> Network {
         dns: None,
         vlan: None,
         vpn_private_address: None,
+        vpn_public_address: None,
         vpn_public_port: None,
         project: None,
         host: Some("node1".parse().unwrap()),

@@ -1,0 +1,143 @@
+//! How the bridges of guests' networks come to be on a host, and what carries their frames to other hosts. It is the same
+//! for the network's host and for those of its guests, but for the address.
+
+use nova_types::Vlan;
+use nova_types::network::ManagerKind;
+
+use crate::links::{Bridge, LinkError, LinkKind, Links, Segment};
+
+/// What a manager makes of a network on a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// Nothing: bridges are set up by hand, under `FlatManager`.
+    ByHand,
+    /// A bridge, with an interface of the host on it where there are several hosts: `FlatDHCPManager`.
+    Port(Option<String>),
+    /// A bridge and a VLAN on that interface: `VlanManager`.
+    Vlans(String),
+}
+
+impl Carrier {
+    /// What the flags `network_manager`, `flat_interface` and `vlan_interface` ask for.
+    pub fn of(manager: ManagerKind, flat_interface: Option<&str>, vlan_interface: &str) -> Self {
+        match manager {
+            ManagerKind::Flat => Self::ByHand,
+            ManagerKind::FlatDhcp => Self::Port(flat_interface.map(str::to_owned)),
+            ManagerKind::Vlan => Self::Vlans(vlan_interface.to_owned()),
+        }
+    }
+
+    /// Makes a network's bridge as described, with what leads to other hosts on it. Returns whether anything changed.
+    ///
+    /// What leads to other hosts comes before guests do: a bridge takes the MTU of its ports, and a tap that of the bridge.
+    ///
+    /// # Errors
+    /// [`LinkError`]; what was done before stays, and the next call goes on from there.
+    pub async fn ensure(&self, links: &dyn Links, bridge: &Bridge, tag: Option<Vlan>) -> Result<bool, LinkError> {
+        let name = &bridge.name;
+        match (self, tag) {
+            (Self::ByHand, _) => is_there(links, name).await.map(|()| false),
+            (Self::Port(Some(port)), _) => {
+                let changed = links.ensure_bridge(bridge).await?;
+                links.attach(port, name).await?;
+                Ok(changed)
+            }
+            (Self::Vlans(on), Some(tag)) => {
+                let vlan = Segment::Vlan { on: on.clone(), tag };
+                // Before the bridge: without what leads to other hosts it would look as if it worked.
+                let changed = links.ensure_segment(&vlan).await?;
+                let changed = links.ensure_bridge(bridge).await? || changed;
+                links.attach(&vlan.name(), name).await?;
+                Ok(changed)
+            }
+            // A flat network that was made before the manager was changed has no tag, and stays on its host.
+            (Self::Port(None), _) | (Self::Vlans(_), None) => links.ensure_bridge(bridge).await,
+        }
+    }
+}
+
+/// Removes a bridge of ours and the segment on it, unless something else is on it. Returns whether it did.
+///
+/// # Errors
+/// [`LinkError`]; asking again goes on from there.
+pub async fn remove_unused(links: &dyn Links, bridge: &str) -> Result<bool, LinkError> {
+    let ports = links.list().await?.into_iter().filter(|link| link.bridge.as_deref() == Some(bridge));
+    let (segments, others): (Vec<_>, Vec<_>) = ports.partition(|port| port.ours && port.kind == LinkKind::Segment);
+    if !others.is_empty() {
+        return Ok(false);
+    }
+    // The segments first: what is left of a bridge without them is found again.
+    for segment in segments {
+        links.delete_segment(&segment.name).await?;
+    }
+    links.delete_bridge(bridge).await
+}
+
+async fn is_there(links: &dyn Links, name: &str) -> Result<(), LinkError> {
+    match links.list().await?.into_iter().find(|link| link.name == name) {
+        None => Err(LinkError::NoInterface(name.to_owned())),
+        Some(found) if found.kind != LinkKind::Bridge => Err(LinkError::NotABridge(name.to_owned())),
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::links::FakeLinks;
+
+    fn bridge(name: &str) -> Bridge {
+        Bridge { name: name.to_owned(), address: None, mtu: None }
+    }
+
+    fn tag(number: i64) -> Option<Vlan> {
+        Some(Vlan::try_from(number).unwrap())
+    }
+
+    async fn shown(links: &FakeLinks) -> Vec<String> {
+        let on = |bridge: Option<String>| bridge.map_or_else(String::new, |bridge| format!(" on {bridge}"));
+        links.list().await.unwrap().into_iter().map(|link| format!("{}{}", link.name, on(link.bridge))).collect()
+    }
+
+    #[tokio::test]
+    async fn a_bridge_by_hand_is_looked_for_and_never_made() {
+        let links = FakeLinks::default();
+        let missing = Carrier::ByHand.ensure(&links, &bridge("br100"), None).await;
+        assert!(matches!(missing, Err(LinkError::NoInterface(_))), "{missing:?}");
+        links.plug("br100", Vec::new());
+        let other = Carrier::ByHand.ensure(&links, &bridge("br100"), None).await;
+        assert!(matches!(other, Err(LinkError::NotABridge(_))), "{other:?}");
+        links.plug_bridge("br100");
+        assert!(!Carrier::ByHand.ensure(&links, &bridge("br100"), None).await.unwrap());
+        assert!(!remove_unused(&links, "br100").await.unwrap(), "it is not ours");
+        assert_eq!(shown(&links).await, ["br100"]);
+    }
+
+    #[tokio::test]
+    async fn each_vlan_has_a_bridge_of_its_own_and_both_go_together() {
+        let links = FakeLinks::default();
+        let carrier = Carrier::Vlans("eth1".into());
+        let missing = carrier.ensure(&links, &bridge("br100"), tag(100)).await;
+        assert!(matches!(missing, Err(LinkError::NoInterface(_))), "{missing:?}");
+        assert!(shown(&links).await.is_empty(), "no bridge that leads nowhere");
+        links.plug("eth1", Vec::new());
+        for number in [100, 101] {
+            let bridge = bridge(&format!("br{number}"));
+            assert!(carrier.ensure(&links, &bridge, tag(number)).await.unwrap());
+            assert!(!carrier.ensure(&links, &bridge, tag(number)).await.unwrap());
+        }
+        assert_eq!(shown(&links).await, ["br100", "br101", "eth1", "vlan100 on br100", "vlan101 on br101"]);
+        links.put_on("tap00000001", "br100");
+        assert!(!remove_unused(&links, "br100").await.unwrap(), "a guest is on it");
+        assert!(remove_unused(&links, "br101").await.unwrap());
+        assert!(!remove_unused(&links, "br101").await.unwrap());
+        assert_eq!(shown(&links).await, ["br100", "eth1", "tap00000001 on br100", "vlan100 on br100"]);
+    }
+
+    #[tokio::test]
+    async fn a_network_without_a_tag_stays_on_its_host() {
+        let links = FakeLinks::default();
+        assert!(Carrier::Vlans("eth1".into()).ensure(&links, &bridge("br100"), None).await.unwrap());
+        assert_eq!(shown(&links).await, ["br100"]);
+    }
+}
