@@ -61,6 +61,7 @@ impl Eyes {
             daemons,
             down_after: i64::try_from(common.service_down_time.as_secs()).unwrap_or(i64::MAX),
             flat_interface: flags.flat_interface.clone(),
+            vlan_interface: flags.vlan_interface.clone(),
             links: self.links().await,
             dnsmasq: served.map(dnsmasq).collect::<BTreeMap<_, _>>(),
             networks,
