@@ -6,6 +6,7 @@ Each refusal is preceded by the same thing being let through.
 import hashlib
 import os
 import signal
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from wait import eventually, never
 USER_DATA = "#!/bin/sh\nreboot\n"
 RIVAL = "rival"
 OPENS_WITHIN = 2
+DOZEN = 12
 
 
 @pytest.fixture(scope="module")
@@ -169,4 +171,23 @@ def test_terminated_guests_leave_nothing(cloud, guests, host):
     assert netns.namespaces(host) == [] and netns.taps(host) == []
     folder = cloud.state / "instances"
     assert list(folder.glob("instance-*")) == [] and list((folder / ".netns-guests").iterdir()) == []
+    cloud.check()
+
+
+def test_a_dozen_guests_are_ready_within_seconds(cloud, host):
+    client = cloud.client("boto3")
+    began = time.monotonic()
+    answer = client.ec2.run_instances(ImageId=cloud.image, MinCount=DOZEN, MaxCount=DOZEN, InstanceType="m1.tiny")
+    guests = [netns.Guest(client, instance["InstanceId"], host) for instance in answer["Instances"]]
+    for guest in guests:
+        guest.is_ready()
+    print(f"{DOZEN} guests are ready after {time.monotonic() - began:.1f} s")
+    for guest in guests:
+        assert guests[0] is guest or guests[0].reaches(guest, 80)
+    began = time.monotonic()
+    client.ec2.terminate_instances(InstanceIds=[guest.id for guest in guests])
+    eventually(30, "all are gone", lambda: netns.namespaces(host) == [] and netns.taps(host) == [])
+    print(f"they are gone after {time.monotonic() - began:.1f} s")
+    for guest in guests:
+        client.wait(guest.id, "terminated")
     cloud.check()
