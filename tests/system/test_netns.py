@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,6 +105,35 @@ def test_a_group_lets_the_members_of_another_projects_group_in(cloud, guests):
     one.client.ec2.revoke_security_group_ingress(GroupName="default", IpPermissions=rule)
     eventually(OPENS_WITHIN, "it is closed again", lambda: not rival.reaches(one, 80), every=0.02)
     cloud.check()
+
+
+@pytest.mark.parametrize("what", [("address",), ("mac",), ("address", "mac"), ("free",)], ids="-".join)
+def test_a_guest_that_takes_what_is_not_its_own_reaches_nobody(guests, what):
+    liar, victim, _ = guests
+    gateway = SimpleNamespace(address="10.44.0.1")
+    inside = lambda *words: liar.host.run("ip", "netns", "exec", liar.namespace, *words)  # noqa: E731
+    mac = {guest: guest.host.run(*guest.inside("cat", "/sys/class/net/eth0/address")).strip() for guest in (liar, victim)}
+
+    def take(address, mac):
+        inside("ip", "addr", "flush", "dev", "eth0")
+        inside("ip", "link", "set", "eth0", "address", mac)
+        inside("ip", "addr", "add", f"{address}/24", "dev", "eth0")
+        inside("ip", "route", "replace", "default", "via", gateway.address)
+
+    assert liar.pings(gateway) and liar.pings(victim), "the control: with what is its own it reaches both"
+    client = liar.processes()["busybox"]
+    os.kill(client, signal.SIGSTOP)
+    try:
+        address = {"address": victim.address, "free": "10.44.0.250"}.get(what[0], liar.address)
+        take(address, mac[victim if "mac" in what else liar])
+        assert not liar.pings(gateway), "with what is another's it reaches the gateway"
+        # Towards itself it would answer itself.
+        assert "address" in what or not liar.pings(victim), "with what is another's it reaches the other"
+        assert victim.pings(gateway), "the victim is cut off"
+    finally:
+        take(liar.address, mac[liar])
+        os.kill(client, signal.SIGCONT)
+    eventually(5, "with its own it reaches both again", lambda: liar.pings(gateway) and liar.pings(victim))
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
