@@ -1,12 +1,14 @@
 //! The networks of this host: each turn reads the rows, compares, and mends what differs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use nova_db::{Db, fixed_ips, networks, transaction};
 use nova_link::carrier::remove_unused;
 use nova_link::dnsmasq::Server;
 use nova_link::gateway::Gateway;
+use nova_link::links::{Link, LinkKind};
 use nova_service::chain;
 use nova_types::network::Network;
 use tracing::{debug, info, warn};
@@ -29,6 +31,8 @@ pub(crate) struct NetworkHost {
     db: Db,
     machine: Machine,
     served: BTreeMap<String, Served>,
+    /// Whether that is all: a former process may have served others, and not come to the end of leaving them.
+    complete: bool,
     claimed: Option<Instant>,
     firewall: Option<(Gateway, Instant)>,
     /// What was last said of a bridge, so that it is said once.
@@ -44,6 +48,7 @@ impl NetworkHost {
             db,
             machine,
             served: BTreeMap::new(),
+            complete: false,
             claimed: None,
             firewall: None,
             complaints: BTreeMap::new(),
@@ -63,17 +68,17 @@ impl NetworkHost {
             let text = format!("Network {id} is not served: its bridge carries another network.");
             self.complain(&id.to_string(), Some(text));
         }
-        self.leave(&plan).await;
-        let firewall = self.protect(&plan).await;
+        let left = self.leave(&plan).await;
+        let firewall = self.protect(&plan, left).await;
         self.complain("firewall", firewall.err().map(|error| chain(&error).to_string()));
         for (bridge, served) in &plan.served {
+            self.served.insert(bridge.clone(), served.clone());
             let outcome = self.serve(served).await;
             if matches!(outcome, Err(NetworkError::Db(_))) {
                 return outcome;
             }
             self.complain(bridge, outcome.err().map(|error| chain(&error).to_string()));
         }
-        self.served = plan.served;
         Ok(())
     }
 
@@ -141,10 +146,11 @@ impl NetworkHost {
     }
 
     /// Makes the firewall fit the plan, if the plan changed or it is time to compare.
-    async fn protect(&mut self, plan: &Plan) -> Result<(), NetworkError> {
+    /// Whoever just left a network may have rules of it, also those of a former process.
+    async fn protect(&mut self, plan: &Plan, left: bool) -> Result<(), NetworkError> {
         let wanted = gateway(plan, &self.settings);
         // Under FlatManager, and before the first network, the host's packets are none of our business.
-        let idle = wanted.networks.is_empty() && self.firewall.is_none();
+        let idle = wanted.networks.is_empty() && self.firewall.is_none() && !left;
         let fresh = |(last, at): &(Gateway, Instant)| *last == wanted && at.elapsed() < COMPARE;
         if idle || self.firewall.as_ref().is_some_and(fresh) {
             return Ok(());
@@ -157,27 +163,59 @@ impl NetworkHost {
         Ok(())
     }
 
-    /// Stops serving what is no longer ours: the server first, for two on a network would answer guests differently.
-    async fn leave(&mut self, plan: &Plan) {
-        let known = match self.machine.dhcp.list().await {
+    /// Stops serving what is no longer ours: the server first, for two on a network would answer guests differently. What
+    /// cannot be left now is left later. Returns whether anything was left.
+    async fn leave(&mut self, plan: &Plan) -> bool {
+        let known = match self.known().await {
             Ok(known) => known,
-            Err(error) => return self.complain("dhcp", Some(chain(&error).to_string())),
+            Err(error) => {
+                self.complain("networks of former times", Some(chain(&error).to_string()));
+                return false;
+            }
         };
-        let bridges: BTreeSet<&String> = known.iter().chain(self.served.keys()).collect();
-        let gone: Vec<String> =
-            bridges.into_iter().filter(|bridge| !plan.served.contains_key(*bridge)).cloned().collect();
-        for bridge in gone {
+        self.complain("networks of former times", None);
+        let (mut left, mut all_well) = (false, true);
+        for bridge in known.into_iter().filter(|bridge| !plan.served.contains_key(bridge)) {
             let outcome = self.stop_serving(&bridge).await;
+            left = true;
+            match outcome {
+                Ok(()) => drop(self.served.remove(&bridge)),
+                Err(_) => all_well = false,
+            }
             self.complain(&bridge, outcome.err().map(|error| chain(&error).to_string()));
         }
+        self.complete |= all_well;
+        left
+    }
+
+    /// The bridges of all networks that this host serves or served.
+    async fn known(&self) -> Result<BTreeSet<String>, NetworkError> {
+        let mut known: BTreeSet<String> = self.machine.dhcp.list().await?.into_iter().collect();
+        known.extend(self.served.keys().cloned());
+        if !self.complete {
+            let links = self.machine.links.list().await?;
+            let all = networks::list(&mut self.db.read().await?).await?;
+            let served = |link: &Link| {
+                let mut networks = all.iter().filter(|network| network.bridge == link.name).peekable();
+                networks.peek().is_none()
+                    || networks.any(|network| link.addresses.iter().any(|address| address.addr() == network.gateway))
+            };
+            let bridges = links.into_iter().filter(|link| link.ours && link.kind == LinkKind::Bridge);
+            known.extend(bridges.filter(served).map(|link| link.name));
+        }
+        Ok(known)
     }
 
     async fn stop_serving(&self, bridge: &str) -> Result<(), NetworkError> {
         self.machine.dhcp.stop(bridge).await?;
-        if let Some(served) = self.served.get(bridge) {
-            self.machine.links.remove_address(bridge, served.dhcp.gateway).await?;
-        }
         let all = networks::list(&mut self.db.read().await?).await?;
+        // Whoever serves it now has the same address.
+        let mut gateways: BTreeSet<Ipv4Addr> =
+            all.iter().filter(|network| network.bridge == bridge).map(|network| network.gateway).collect();
+        gateways.extend(self.served.get(bridge).map(|served| served.dhcp.gateway));
+        for gateway in gateways {
+            self.machine.links.remove_address(bridge, gateway).await?;
+        }
         // A bridge with guests on it stays, and so does one that guests of this host may need: another host serves it.
         if !all.iter().any(|network| network.bridge == bridge && in_use(network)) {
             remove_unused(&*self.machine.links, bridge).await?;

@@ -1,6 +1,5 @@
 //! One turn of the network host after another, on fakes.
 
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -218,9 +217,30 @@ async fn a_network_that_is_gone_leaves_nothing_behind_even_if_we_were_away() {
         lab.host.turn().await.unwrap();
         assert!(lab.dhcp.server("br100").is_none(), "away: {away}");
         assert!(lab.links.list().await.unwrap().is_empty(), "away: {away}");
-        if !away {
-            assert!(lab.firewall.applied().unwrap().networks.is_empty());
+        assert!(lab.firewall.applied().unwrap().networks.is_empty(), "away: {away}");
+    }
+}
+
+#[tokio::test]
+async fn a_network_that_another_host_took_keeps_nothing_here_even_if_we_were_away_or_died_while_leaving_it() {
+    for (away, stopped) in [(false, false), (true, false), (true, true)] {
+        let why = format!("away: {away}, its server stopped: {stopped}");
+        let mut lab = Lab::new().await;
+        let network = lab.create_network().await;
+        lab.host.turn().await.unwrap();
+        lab.links.put_on("tap00000001", "br100");
+        let node2 = "node2".parse().unwrap();
+        transaction!(lab.db, |tx| { networks::set_host(tx, network, Some(&node2), 30).await }).unwrap();
+        if away {
+            lab.host = host_on(&lab.db, lab.folder.path(), "node1", &lab.links, &lab.firewall, &lab.dhcp);
         }
+        if stopped {
+            lab.dhcp.stop("br100").await.unwrap();
+        }
+        lab.host.turn().await.unwrap();
+        assert!(lab.dhcp.server("br100").is_none(), "{why}");
+        assert_eq!(lab.shown().await, ["br100", "tap00000001 on br100"], "{why}");
+        assert!(lab.firewall.applied().unwrap().networks.is_empty(), "{why}");
     }
 }
 
