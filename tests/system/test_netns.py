@@ -186,6 +186,7 @@ def test_a_guest_is_stopped_started_restarted_and_seen_to_end_by_itself(cloud, g
     two.is_ready(times=3)
     os.kill(two.processes()["nova-netns-gues"], signal.SIGKILL)
     client.wait(two.id, "stopped")
+    assert not one.pings(two), "what is off answers"
     client.start(two.id)
     client.wait(two.id, "running")
     two.is_ready(times=4)
