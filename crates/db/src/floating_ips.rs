@@ -1,5 +1,6 @@
 //! Floating addresses: in the pool of a network host, allocated to a project, bound to a fixed address.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use nova_types::quota::{Quotas, Resource};
@@ -116,8 +117,20 @@ pub async fn create(conn: &mut Conn, host: &HostName, addresses: &[Ipv4Addr]) ->
 pub async fn delete(conn: &mut Conn, addresses: &[Ipv4Addr]) -> Result<(), FloatingError> {
     for some in addresses.chunks(1_000) {
         let texts: Vec<String> = some.iter().map(ToString::to_string).collect();
+        let found = conn.all(OWNERS, &[texts.clone().into()]).await?;
+        let owners = found.iter().map(|row| Ok((row.parse("address")?, row.parse_some("project_id")?)));
+        let owners = owners.collect::<Result<HashMap<Ipv4Addr, Option<ProjectId>>, DbError>>()?;
+        for address in some {
+            match owners.get(address) {
+                None => return Err(FloatingError::NotFound(*address)),
+                Some(Some(project)) => {
+                    return Err(FloatingError::Allocated { address: *address, project: project.clone() });
+                }
+                Some(None) => {}
+            }
+        }
         if conn.execute(DELETE, &[texts.into()]).await? < some.len() as u64 {
-            return Err(kept(conn, some).await?);
+            return Err(DbError::Stale("pool of floating addresses").into());
         }
     }
     Ok(())
@@ -279,21 +292,6 @@ pub async fn among(conn: &mut Conn, addresses: &[Ipv4Addr]) -> Result<Vec<Ipv4Ad
     Ok(found)
 }
 
-/// Says which of `addresses` is why not all of them could be removed. Some of them are now, in this transaction.
-async fn kept(conn: &mut Conn, addresses: &[Ipv4Addr]) -> Result<FloatingError, DbError> {
-    for address in addresses {
-        match conn.optional(OF_POOL, &[(*address).into()]).await? {
-            None => return Ok(FloatingError::NotFound(*address)),
-            Some(row) => {
-                if let Some(project) = row.parse_some("project_id")? {
-                    return Ok(FloatingError::Allocated { address: *address, project });
-                }
-            }
-        }
-    }
-    Ok(DbError::Stale("pool of floating addresses").into())
-}
-
 /// Finds an address that is a project's, and whose.
 async fn owned(
     conn: &mut Conn,
@@ -383,8 +381,7 @@ const FIRST_OF: &str =
 const DELETE: &str = "update floating_ips set deleted = true, deleted_at = {now} where address in (?..) and deleted = false \
      and project_id is null and fixed_ip_id is null";
 const OWNER: &str = "select id, project_id from floating_ips where address = ? and deleted = false";
-/// The newest row of an address; one that was removed a moment ago counts, for whoever asks did it.
-const OF_POOL: &str = "select project_id from floating_ips where address = ? order by id desc limit 1";
+const OWNERS: &str = "select address, project_id from floating_ips where address in (?..) and deleted = false";
 const FREE: &str = concat!(free!(), "{skip_locked}");
 const FREE_WAITING: &str = concat!(free!(), "{for_update}");
 const ALLOCATE: &str = "update floating_ips set project_id = ?, updated_at = {now} where id = ? \

@@ -6,7 +6,7 @@ use nova_config::ManageConfig;
 
 use crate::context::{Context, Surface};
 use crate::words::{Unresolved, resolve};
-use crate::{check, db, host, image, instance, network, project, role, service, user};
+use crate::{check, db, floating, host, image, instance, network, project, role, service, user};
 
 const SUCCESS: u8 = 0;
 const USAGE: u8 = 2;
@@ -33,6 +33,9 @@ enum Category {
     /// Networks of fixed addresses
     #[command(subcommand, disable_help_subcommand = true)]
     Network(network::Action),
+    /// Public addresses that projects take and bind to instances
+    #[command(subcommand, disable_help_subcommand = true)]
+    Floating(floating::Action),
     /// Daemons and whether they get work
     #[command(subcommand, disable_help_subcommand = true)]
     Service(service::Action),
@@ -114,6 +117,7 @@ impl Category {
             Self::Project(action) => action.run(cx).await?,
             Self::Role(action) => action.run(cx).await?,
             Self::Network(action) => action.run(cx).await?,
+            Self::Floating(action) => action.run(cx).await?,
             Self::Service(action) => action.run(cx).await?,
             Self::Host(action) => action.run(cx).await?,
             Self::Image(action) => action.run(cx).await?,

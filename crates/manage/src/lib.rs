@@ -9,6 +9,7 @@ mod cli;
 mod context;
 mod credentials;
 mod db;
+mod floating;
 mod host;
 mod host_check;
 mod image;

@@ -3,6 +3,7 @@
 mod accounts;
 mod credentials;
 mod export;
+mod floating;
 mod hosts;
 mod images;
 mod networks;
