@@ -1,6 +1,7 @@
 //! The networks of this host: each turn reads the rows, compares, and mends what differs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use nova_db::{Db, fixed_ips, networks, transaction};
@@ -10,6 +11,7 @@ use nova_service::chain;
 use nova_types::network::Network;
 use tracing::{debug, info, warn};
 
+use crate::floating::Floating;
 use crate::plan::{Plan, Served, gateway, plan};
 use crate::settings::Settings;
 use crate::spool::{self, LeaseKind};
@@ -30,6 +32,7 @@ pub(crate) struct NetworkHost {
     served: BTreeMap<String, Served>,
     claimed: Option<Instant>,
     firewall: Option<(Gateway, Instant)>,
+    floating: Floating,
     /// What was last said of a bridge, so that it is said once.
     complaints: BTreeMap<String, String>,
     forwards: bool,
@@ -45,6 +48,7 @@ impl NetworkHost {
             served: BTreeMap::new(),
             claimed: None,
             firewall: None,
+            floating: Floating::default(),
             complaints: BTreeMap::new(),
             forwards,
         }
@@ -63,8 +67,16 @@ impl NetworkHost {
             self.complain(&id.to_string(), Some(text));
         }
         self.leave(&plan).await;
-        let firewall = self.protect(&plan).await;
+        let public = self.floating.read(&self.db, &self.settings, &plan).await?;
+        let unbound = self.floating.unbind(&public, &self.db, &self.settings, &*self.machine.links).await;
+        let firewall = self.protect(&plan, &public).await;
+        // An address that is bound before it is translated would lead to this host itself.
+        let bound = match &firewall {
+            Ok(()) => unbound.and(self.floating.bind(&public, &*self.machine.links).await),
+            Err(_) => unbound,
+        };
         self.complain("firewall", firewall.err().map(|error| chain(&error).to_string()));
+        self.complain("floating addresses", bound.err().map(|error| chain(&error).to_string()));
         for (bridge, served) in &plan.served {
             let outcome = self.serve(served).await;
             if matches!(outcome, Err(NetworkError::Db(_))) {
@@ -136,8 +148,8 @@ impl NetworkHost {
     }
 
     /// Makes the firewall fit the plan, if the plan changed or it is time to compare.
-    async fn protect(&mut self, plan: &Plan) -> Result<(), NetworkError> {
-        let wanted = gateway(plan, &self.settings);
+    async fn protect(&mut self, plan: &Plan, public: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Result<(), NetworkError> {
+        let wanted = gateway(plan, &self.settings, public);
         // Under FlatManager, and before the first network, the host's packets are none of our business.
         let idle = wanted.networks.is_empty() && self.firewall.is_none();
         let fresh = |(last, at): &(Gateway, Instant)| *last == wanted && at.elapsed() < COMPARE;
