@@ -7,6 +7,8 @@
     reason = "helpers of tests are not told apart from production code"
 )]
 
+#[path = "kernel/floating.rs"]
+mod floating;
 #[path = "kernel/namespace.rs"]
 mod namespace;
 
@@ -338,6 +340,7 @@ fn guests_may_ask_their_host_only_for_what_they_need() {
                 routing_source: Ipv4Addr::new(10, 8, 0, 1),
                 dmz: "10.128.0.0/24".parse().unwrap(),
                 metadata: metadata.parse().unwrap(),
+                floating: std::collections::BTreeMap::new(),
             };
             firewall.ensure(&wanted).await.unwrap();
             assert!(one.connects(Ipv4Addr::new(169, 254, 169, 254), 80).await, "metadata at {metadata}");
@@ -393,6 +396,7 @@ fn networks_are_apart_and_a_vpn_is_let_in() {
             routing_source: public,
             dmz: "10.128.0.0/24".parse().unwrap(),
             metadata: "172.16.0.9:8773".parse().unwrap(),
+            floating: std::collections::BTreeMap::new(),
         };
         let firewall = KernelNetworkFirewall::new(Arc::new(Host));
         firewall.ensure(&wanted).await.unwrap();

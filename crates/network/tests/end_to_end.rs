@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nova_bus::InProcess;
 use nova_config::{Config, NetworkConfig, Surroundings};
+use nova_db::floating_ips::{self, FloatingError, Wish};
 use nova_db::{Db, fixed_ips, instances, networks, transaction};
 use nova_link::links::{KernelLinks, Links};
 use nova_network::{Machine, Parts};
@@ -20,7 +21,8 @@ use nova_run::{Child, Command, Host, Runner};
 use nova_service::{Ready, Stop};
 use nova_types::instance::NewInstances;
 use nova_types::network::ManagerKind;
-use nova_types::{ImageId, ImageKind, Mac, NetworkId, ReservationId};
+use nova_types::quota::Quotas;
+use nova_types::{ImageId, ImageKind, Mac, NetworkId, ProjectId, ReservationId};
 
 /// A network of its own, and processes of its own that end with it, whatever they are and however it ends.
 const UNSHARE: &[&str] = &["-n", "-p", "-f", "--mount-proc", "--kill-child"];
@@ -113,6 +115,76 @@ fn a_guest_on_another_host_is_served_through_the_vlan_of_its_project() {
             lab.dnsmasq().is_empty() && !left.contains("br100") && !left.contains("vlan100")
         })
         .await;
+        daemon.stop().await;
+    });
+}
+
+#[test]
+fn a_floating_address_leads_to_its_guest_through_restarts_and_no_longer() {
+    in_namespace("a_floating_address_leads_to_its_guest_through_restarts_and_no_longer", async || {
+        let lab = Lab::new().await;
+        let public = Ipv4Addr::new(203, 0, 113, 5);
+        sh("ip link add up0 type veth peer name out0; ip addr add 203.0.113.1/24 dev up0; ip link set up0 up
+            ip route add default via 203.0.113.9")
+        .await;
+        let outside = Host.spawn(Command::new("unshare").args(["-n", "cat"])).await.unwrap();
+        let pid = outside.process.pid;
+        sh(&format!(
+            r#"while [ "$(readlink /proc/{pid}/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do sleep 0.01; done
+               ip link set out0 netns {pid}"#
+        ))
+        .await;
+        sh_in(&outside, "ip link set lo up; ip link set out0 up; ip addr add 203.0.113.9/24 dev out0").await;
+        let daemon = lab.start().await;
+        let mac = lab.launch().await;
+        lab.wait_for("the bridge", async || run_here("ip link show br100").await).await;
+        let guest = guest(mac).await;
+        sh_in(&guest, "ip addr add 192.168.0.2/24 dev eth0; ip route add default via 192.168.0.1").await;
+        sh_in(&guest, "busybox nc -ll -p 23 -e cat >/dev/null 2>&1 &").await;
+        let reached =
+            async || run(&outside, &format!("echo x | timeout 1 busybox nc -w 1 {public} 23 | grep -q x")).await;
+
+        let acme: ProjectId = "acme".parse().unwrap();
+        transaction!(lab.db, |tx| -> FloatingError {
+            floating_ips::create(tx, &"node1".parse().unwrap(), &[public]).await?;
+            floating_ips::allocate(tx, &acme, &Quotas::default()).await
+        })
+        .unwrap();
+        assert!(!reached().await, "before it is associated");
+        let wish = Wish::Fixed(Ipv4Addr::new(192, 168, 0, 2));
+        transaction!(lab.db, |tx| -> FloatingError {
+            floating_ips::associate(tx, Some(&acme), public, wish, true).await
+        })
+        .unwrap();
+        lab.wait_for("the way from outside", reached).await;
+
+        // A stream that says something each tenth of a second, and its answers in a file.
+        let log = lab.folder.path().join("stream");
+        let stream = format!("(while echo tick; do sleep 0.1; done) | busybox nc {public} 23 > {}", log.display());
+        sh_in(&outside, &format!("({stream}) >/dev/null 2>&1 &")).await;
+        let grows = async || {
+            let lines = || std::fs::read_to_string(&log).unwrap_or_default().lines().count();
+            let before = lines();
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            lines() > before
+        };
+        assert!(grows().await, "the stream does not begin");
+        daemon.stop().await;
+        assert!(grows().await && reached().await, "while the daemon is away");
+        let daemon = lab.start().await;
+        assert!(grows().await, "a restart broke the stream");
+
+        // As after a reboot.
+        sh(&format!("ip addr del {public}/32 dev up0")).await;
+        daemon.stop().await;
+        let daemon = lab.start().await;
+        lab.wait_for("the address after a reboot", reached).await;
+        assert!(grows().await);
+
+        transaction!(lab.db, |tx| -> FloatingError { floating_ips::release(tx, Some(&acme), public).await }).unwrap();
+        lab.wait_for("the end of the way", async || !reached().await).await;
+        assert!(!grows().await, "the stream outlives the association");
+        assert!(!run_here(&format!("ip addr show up0 | grep -q {public}")).await);
         daemon.stop().await;
     });
 }
@@ -268,6 +340,10 @@ async fn guest(mac: Mac) -> Child {
 
 async fn sh(text: &str) {
     Host.run(Command::new("sh").args(["-ec", text])).await.unwrap();
+}
+
+async fn run_here(text: &str) -> bool {
+    Host.run(Command::new("sh").args(["-ec", text])).await.is_ok()
 }
 
 async fn sh_in(guest: &Child, text: &str) {
