@@ -40,6 +40,7 @@ fn a_guest_gets_its_address_and_the_row_says_so() {
         lab.wait_for("the bridge", async || KernelLinks.list().await.unwrap().iter().any(|link| link.name == "br100"))
             .await;
         let mac = lab.launch().await;
+        lab.wait_for("the bridge", async || run_here("ip link show br100").await).await;
         let guest = guest(mac).await;
         assert!(run(&guest, ASK).await, "no answer from dnsmasq");
         lab.wait_for("the lease", async || lab.leased().await).await;
