@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use nova_types::HostName;
 use tracing::warn;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -17,8 +18,9 @@ pub(crate) struct BootMark {
 }
 
 impl BootMark {
-    pub(crate) fn new(instances_path: &Path) -> Self {
-        Self { file: instances_path.join(".boot-id"), now: read(Path::new(BOOT_ID)) }
+    /// Each host has its own: several may share the folder.
+    pub(crate) fn new(instances_path: &Path, host: &HostName) -> Self {
+        Self { file: instances_path.join(format!(".boot-id-{host}")), now: read(Path::new(BOOT_ID)) }
     }
 
     /// Tells whether the host was restarted after the mark was set; not, if it never was.
@@ -42,7 +44,8 @@ impl BootMark {
 
 /// Writes a small file so that after a power cut it is the old one or the new one, whole.
 pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let draft = path.with_extension("new");
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
     let mut file = File::create(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
@@ -60,13 +63,16 @@ mod tests {
     #[test]
     fn a_restart_is_seen_until_it_was_seen_to() {
         let folder = tempfile::tempdir().unwrap();
-        let mark = BootMark::new(folder.path());
+        let [host, other] = ["h1", "h2"].map(|name| name.parse().unwrap());
+        let mark = BootMark::new(folder.path(), &host);
         assert!(!mark.host_was_restarted(), "the first start of all");
         mark.set();
         assert!(!mark.host_was_restarted());
-        std::fs::write(folder.path().join(".boot-id"), "another").unwrap();
+        std::fs::write(folder.path().join(".boot-id-h1"), "another").unwrap();
         assert!(mark.host_was_restarted());
+        BootMark::new(folder.path(), &other).set();
+        assert!(mark.host_was_restarted(), "a host that shares the folder knows nothing of it");
         mark.set();
-        assert!(!BootMark::new(folder.path()).host_was_restarted());
+        assert!(!BootMark::new(folder.path(), &host).host_was_restarted());
     }
 }

@@ -167,6 +167,8 @@ pub(crate) async fn pass(host: &Arc<Host>, seen: &mut HashMap<Finding, Instant>)
         }
     }
 
+    leave_others(host, &mut findings, &guests).await?;
+
     let known = guests.iter().filter(|guest| rows.contains_key(&guest.id)).count();
     let moved = |guest: &&Guest| evacuated.iter().any(|evacuation| evacuation.instance == guest.id);
     let strangers = guests.len() - known - guests.iter().filter(moved).filter(|g| !rows.contains_key(&g.id)).count();
@@ -206,6 +208,20 @@ fn judge(findings: &mut BTreeSet<Finding>, evacuation: &Evacuation, guests: &[Gu
     if guest {
         findings.insert(Finding::Evacuated(id));
     }
+}
+
+/// A folder without a guest whose instance lives on another host is nobody's leftover: hosts may share their folders.
+async fn leave_others(host: &Host, findings: &mut BTreeSet<Finding>, guests: &[Guest]) -> Result<(), Problem> {
+    let folder_only = |finding: &Finding| match finding {
+        Finding::Unknown(id) => (!guests.iter().any(|guest| guest.id == *id)).then_some(*id),
+        _ => None,
+    };
+    let folders: Vec<InstanceId> = findings.iter().filter_map(folder_only).collect();
+    if !folders.is_empty() {
+        let living = instances::living(&mut host.db.read().await?, &folders).await?;
+        findings.retain(|finding| folder_only(finding).is_none_or(|id| !living.contains(&id)));
+    }
+    Ok(())
 }
 
 /// Repairs one difference; `false` if that has to wait.

@@ -69,7 +69,7 @@ impl Host {
                 &real.instances_path,
                 &settings,
             ),
-            boot: BootMark::new(&real.instances_path),
+            boot: BootMark::new(&real.instances_path, &name),
             instances_path: real.instances_path,
             runner: real.runner,
             carrier: real.carrier,

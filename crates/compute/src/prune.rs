@@ -19,15 +19,14 @@ pub(crate) async fn keep_pruned(host: &Host, stop: Stop) {
     Ticks::new("prune", EVERY).run(stop, || prune(host, real)).await;
 }
 
-/// Removes what is neither registered nor under a guest of this host, and was not fetched lately.
+/// Removes what is neither registered nor under a guest, and was not fetched lately. Guests of other hosts count: they may
+/// share the folder, and what was evacuated from here has its disks here still.
 async fn prune(host: &Host, real: &RealHost) -> Result<(), Problem> {
     let mut conn = host.db.read().await?;
     // Images first: one that is deregistered meanwhile is kept once more.
     let mut wanted: BTreeSet<String> =
         images::list(&mut conn, None).await?.into_iter().filter_map(|i| i.sha256).collect();
-    let rows = instances::on_host(&mut conn, &host.name).await?;
-    let used = rows.iter().map(|view| &view.instance).flat_map(|i| [Some(i.image), i.kernel, i.ramdisk]).flatten();
-    for id in used.collect::<BTreeSet<_>>() {
+    for id in instances::images_in_use(&mut conn).await? {
         wanted.extend(images::get_any(&mut conn, id).await?.and_then(|image| image.sha256));
     }
     drop(conn);
@@ -40,6 +39,8 @@ async fn prune(host: &Host, real: &RealHost) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use nova_types::ImageKind;
 
     use super::*;
@@ -77,5 +78,30 @@ mod tests {
             counts.push(cached());
         }
         assert_eq!(counts, [3, 2]);
+    }
+
+    #[tokio::test]
+    async fn what_is_under_a_guest_that_was_evacuated_from_here_is_kept() {
+        let bench = Bench::new().await;
+        let image = bench.register(ImageKind::Machine, &[2; 1024]).await;
+        let mut parts = bench.parts();
+        parts.clock = later_by(time::Duration::days(2));
+        std::fs::create_dir_all(bench.instances_path()).unwrap();
+        let host = Arc::new(Host::new(parts));
+        let id = bench.placed_as(1, |new| new.image = image).await[0];
+        let ticket = host.desk.take(id, None).unwrap();
+        crate::run_instance::run_instance(&host, bench.view(id).await, &ticket).await.unwrap();
+        images::deregister(&mut bench.db.write().await.unwrap(), None, image).await.unwrap();
+        let reason = nova_types::instance::StateReason::new("Server.HostEvacuated", "gone");
+        nova_db::transaction!(bench.db, |tx| { instances::evacuate(tx, &host.name, 10, &reason).await }).unwrap();
+        let base = bench.view(id).await.instance.image;
+        let hash = images::get_any(&mut bench.db.read().await.unwrap(), base).await.unwrap().unwrap().sha256.unwrap();
+        prune(&host, host.real.as_ref().unwrap()).await.unwrap();
+        assert!(bench.instances_path().join("_base").join(&hash).is_file());
+        bench.ask(id, nova_types::state::Event::Terminate).await;
+        let epoch = bench.view(id).await.instance.epoch;
+        nova_db::transaction!(bench.db, |tx| { instances::finish_terminate(tx, id, epoch, 0).await }).unwrap();
+        prune(&host, host.real.as_ref().unwrap()).await.unwrap();
+        assert!(!bench.instances_path().join("_base").join(&hash).exists());
     }
 }

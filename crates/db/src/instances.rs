@@ -17,7 +17,8 @@ pub use create::{create, insert_batch};
 pub use evacuate::{Evacuated, evacuate};
 pub use finish::{Released, cleaned, expire, fail, finish_terminate};
 pub use read::{
-    Due, describe, due_of, due_on_host, due_scheduler, get, hosts_with_tasks, of_reservation, on_host, page,
+    Due, describe, due_of, due_on_host, due_scheduler, get, hosts_with_tasks, images_in_use, living, of_reservation,
+    on_host, page,
 };
 
 /// What the writer believes of a row. A row that is different has moved on, and nothing is written.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nova_db::{compute_nodes, images, instances, networks, services};
 use nova_images::{ImageStore, InstanceFolders};
 use nova_link::dnsmasq::{DhcpServers, Dnsmasq};
-use nova_link::links::{KernelLinks, Links};
+use nova_link::links::{KernelLinks, LinkKind, Links};
 use nova_run::{Command, Host, Runner};
 use nova_types::image::{Image, ImageState};
 use nova_types::instance::Instance;
@@ -33,6 +33,9 @@ const OBJECT_STORE: &str = "nova-objectstore";
 #[derive(Debug, Default)]
 struct Wanted {
     instances: BTreeSet<InstanceId>,
+    /// Those that live elsewhere and have a folder here: hosts may share their folders, and what was evacuated from here
+    /// left its disks.
+    elsewhere: BTreeSet<InstanceId>,
     /// Those that run and have nothing else under way.
     running: BTreeSet<InstanceId>,
     /// Bridges of all networks: one of these is nowhere a leak.
@@ -53,6 +56,8 @@ struct World {
     domains: Option<BTreeSet<InstanceId>>,
     taps: Vec<(String, Option<String>)>,
     own_bridges: Vec<String>,
+    /// Interfaces of ours that carry networks between hosts, and the bridges that they are on.
+    own_segments: Vec<(String, Option<String>)>,
     served: Vec<String>,
     tables: Vec<(String, String)>,
     stored: Vec<(ImageId, PathBuf)>,
@@ -63,7 +68,7 @@ pub(crate) async fn look(cx: &mut Context<'_, '_>, older_than: i32, deep: bool) 
     // The world first: what is made between the two looks has its row before it has anything here.
     let under_libvirt = hypervisor(cx).await?.starts_with("libvirt");
     let world = World::look(cx, &runner, under_libvirt).await;
-    let wanted = Wanted::read(cx).await?;
+    let wanted = Wanted::read(cx, &world).await?;
     let mut leaks = compare(&world, &wanted, &cx.config.network.networks_path);
     if wanted.keeps_images {
         leaks.extend(check_images(cx, &wanted.images, older_than, deep));
@@ -80,7 +85,7 @@ async fn hypervisor(cx: &Context<'_, '_>) -> anyhow::Result<String> {
 }
 
 impl Wanted {
-    async fn read(cx: &Context<'_, '_>) -> anyhow::Result<Self> {
+    async fn read(cx: &Context<'_, '_>, world: &World) -> anyhow::Result<Self> {
         let host = &cx.config.common.host;
         let conn = &mut cx.db.read().await?;
         let networks = networks::list(conn).await?;
@@ -89,9 +94,11 @@ impl Wanted {
         let keeps_images = keeps_images(&services, host);
         let daemons = services.into_iter().filter(|s| s.host == *host).map(|s| s.binary);
         let here = instances::on_host(conn, host).await?;
+        let folders: Vec<InstanceId> = world.folders.iter().map(|(id, _)| *id).collect();
         let quiet = State { vm: VmState::Running, task: None };
         Ok(Self {
             running: here.iter().filter(|v| v.instance.state == quiet).map(|v| v.instance.id).collect(),
+            elsewhere: instances::living(conn, &folders).await?,
             instances: here.into_iter().map(|v| v.instance.id).collect(),
             bridges: networks.into_iter().map(|n| n.bridge).collect(),
             served,
@@ -135,7 +142,11 @@ impl World {
             Ok(links) => {
                 world.taps =
                     links.iter().filter(|l| is_tap(&l.name)).map(|l| (l.name.clone(), l.bridge.clone())).collect();
-                world.own_bridges = links.into_iter().filter(|l| l.ours).map(|l| l.name).collect();
+                let (bridges, others): (Vec<_>, Vec<_>) =
+                    links.into_iter().filter(|l| l.ours).partition(|l| l.kind == LinkKind::Bridge);
+                world.own_bridges = bridges.into_iter().map(|l| l.name).collect();
+                let segments = others.into_iter().filter(|l| l.kind == LinkKind::Segment);
+                world.own_segments = segments.map(|l| (l.name, l.bridge)).collect();
             }
             Err(e) => blind.push(("network interfaces", e.into())),
         }
@@ -172,7 +183,8 @@ fn compare(world: &World, wanted: &Wanted, networks_path: &Path) -> Vec<Leak> {
         let mend = format!("systemctl restart nova-compute; if that does not help, euca-terminate-instances {id}");
         leak("W1", format!("{id} should run here, and libvirt has no such guest"), mend);
     }
-    for (id, path) in world.folders.iter().filter(|(id, _)| !wanted.instances.contains(id)) {
+    let lives = |id: &InstanceId| wanted.instances.contains(id) || wanted.elsewhere.contains(id);
+    for (id, path) in world.folders.iter().filter(|(id, _)| !lives(id)) {
         let path = path.display();
         leak("W2", format!("{path} is the folder of {id}, which is not here"), format!("rm -r {path}"));
     }
@@ -183,6 +195,9 @@ fn compare(world: &World, wanted: &Wanted, networks_path: &Path) -> Vec<Leak> {
     }
     for bridge in world.own_bridges.iter().filter(|b| !wanted.bridges.contains(*b)) {
         leak("W3", format!("the bridge {bridge} is of no network"), format!("ip link delete {bridge}"));
+    }
+    for (segment, _) in world.own_segments.iter().filter(|(_, bridge)| !on_our_bridge(bridge)) {
+        leak("W3", format!("{segment} carries no network"), format!("ip link delete {segment}"));
     }
     for bridge in world.served.iter().filter(|b| !wanted.served.contains(*b)) {
         let base = networks_path.join(format!("nova-{bridge}")).display().to_string();
@@ -263,6 +278,7 @@ mod tests {
             domains: Some([id].into()),
             taps: vec![("tap0000000a".into(), Some("br100".into())), ("tap0000000b".into(), Some("docker0".into()))],
             own_bridges: vec!["br100".into()],
+            own_segments: vec![("vlan100".into(), Some("br100".into()))],
             served: vec!["br100".into()],
             tables: vec![("bridge".into(), "nova_compute".into())],
             stored: vec![(ImageId::new(ImageKind::Machine, 1), "/images/ami-00000001/image".into())],
@@ -274,6 +290,7 @@ mod tests {
         let mut wanted = Wanted {
             keeps_images: true,
             instances: [InstanceId::new(10)].into(),
+            elsewhere: [].into(),
             running: [InstanceId::new(10)].into(),
             bridges: ["br100".to_owned()].into(),
             served: ["br100".to_owned()].into(),
@@ -285,6 +302,8 @@ mod tests {
         assert_eq!(compare(&world, &wanted, Path::new("/n")), []);
         wanted.instances.clear();
         assert_eq!(compare(&world, &wanted, Path::new("/n")).len(), 3, "guest, folder and tap");
+        wanted.elsewhere = [InstanceId::new(10)].into();
+        assert_eq!(compare(&world, &wanted, Path::new("/n")).len(), 2, "its disks may be the only copy");
     }
 
     #[test]
@@ -306,6 +325,8 @@ mod tests {
               rm -r /i/instance-0000000a
             W3 the bridge br100 is of no network
               ip link delete br100
+            W3 vlan100 carries no network
+              ip link delete vlan100
             W4 br100 has a DHCP server or its files, and no network of this host
               kill $(cat /n/nova-br100.pid); rm -r /n/nova-br100.*
             W6 the firewall table bridge nova_compute is there, and no nova-compute

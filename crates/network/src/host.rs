@@ -64,7 +64,11 @@ impl NetworkHost {
     /// # Errors
     /// [`NetworkError::Db`] when the rows cannot be read: then nothing is concluded and everything stays as it is.
     pub(crate) async fn turn(&mut self) -> Result<(), NetworkError> {
-        self.note_leases().await?;
+        match self.note_leases().await {
+            Err(error @ NetworkError::Db(_)) => return Err(error),
+            // A folder that cannot be read keeps no guest from its address.
+            noted => self.complain("leases", noted.err().map(|error| chain(&error).to_string())),
+        }
         let rows = self.rows().await?;
         let plan = plan(&rows, &self.settings);
         for id in &plan.crowded_out {
@@ -211,11 +215,9 @@ impl NetworkHost {
         if !self.complete {
             let links = self.machine.links.list().await?;
             let all = networks::list(&mut self.db.read().await?).await?;
-            let served = |link: &Link| {
-                let mut networks = all.iter().filter(|network| network.bridge == link.name).peekable();
-                networks.peek().is_none()
-                    || networks.any(|network| link.addresses.iter().any(|address| address.addr() == network.gateway))
-            };
+            // One that no row names may be another cloud's: nova-manage check tells of it.
+            let has = |link: &Link, network: &Network| link.addresses.iter().any(|at| at.addr() == network.gateway);
+            let served = |link: &Link| all.iter().any(|network| network.bridge == link.name && has(link, network));
             let bridges = links.into_iter().filter(|link| link.ours && link.kind == LinkKind::Bridge);
             known.extend(bridges.filter(served).map(|link| link.name));
         }

@@ -141,8 +141,8 @@ fn folder(networks_path: &Path) -> PathBuf {
 
 /// Reads a taken file; one that makes no sense is removed, for it never will.
 fn read(path: PathBuf) -> Result<Option<Taken>, SpoolError> {
-    let text = fs::read_to_string(&path).map_err(failed("reading", &path))?;
-    if let Some(event) = LeaseEvent::read(&text) {
+    let bytes = fs::read(&path).map_err(failed("reading", &path))?;
+    if let Some(event) = LeaseEvent::read(&String::from_utf8_lossy(&bytes)) {
         return Ok(Some(Taken { event, path }));
     }
     warn!(path = %path.display(), "{} is no lease event; removed.", path.display());
@@ -198,7 +198,7 @@ mod tests {
     fn a_file_that_makes_no_sense_does_not_stand_in_the_way() {
         let folder = tempfile::tempdir().unwrap();
         leave(folder.path(), &event(LeaseKind::Held, 3)).unwrap();
-        fs::write(folder.path().join("events/garbage"), "\u{0}").unwrap();
+        fs::write(folder.path().join("events/garbage"), [0, 0xff, 0xfe]).unwrap();
         fs::write(folder.path().join("events/.10.0.0.9-half"), "hel").unwrap();
         assert_eq!(shown(&take(folder.path()).unwrap()), [(LeaseKind::Held, 3)]);
         assert!(!folder.path().join("events/taken-garbage").exists());

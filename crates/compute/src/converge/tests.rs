@@ -102,7 +102,7 @@ async fn after_a_restart_of_the_host_its_guests_run_again() {
     let host = bench.host();
     running(&bench, &host, 2).await;
     passes(&host, 1).await;
-    std::fs::write(bench.instances_path().join(".boot-id"), "before").unwrap();
+    std::fs::write(bench.instances_path().join(format!(".boot-id-{}", host.name)), "before").unwrap();
     bench.guests.restart_host();
     bench.guests.fail_next(Call::EnsureRunning, Fault::Unreachable, 1);
     passes(&host, 1).await;

@@ -1,13 +1,13 @@
 //! Finding instances, alone or with all that is kept about them elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nova_types::instance::{Instance, InstanceView, StateReason};
 use nova_types::state::{State, Task, VmState};
-use nova_types::{GroupName, HostName, InstanceId, NetworkId, ProjectId, ReservationId, SecurityGroupId};
+use nova_types::{GroupName, HostName, ImageId, InstanceId, NetworkId, ProjectId, ReservationId, SecurityGroupId};
 
 use crate::conn::Conn;
 use crate::error::DbError;
@@ -95,6 +95,34 @@ pub async fn page(
 /// [`DbError::Unavailable`]: then nothing may be concluded.
 pub async fn on_host(conn: &mut Conn, host: &HostName) -> Result<Vec<InstanceView>, DbError> {
     views(conn, concat!(crate::instances::holding!(), " and i.host = ?"), &[host.into()], None).await
+}
+
+/// Those of `ids` that are not over, wherever they are.
+///
+/// # Errors
+/// [`DbError::Unavailable`]: then nothing may be concluded.
+pub async fn living(conn: &mut Conn, ids: &[InstanceId]) -> Result<BTreeSet<InstanceId>, DbError> {
+    let mut living = BTreeSet::new();
+    for some in ids.chunks(500) {
+        for row in conn.all(LIVING, &[some.into()]).await? {
+            living.insert(InstanceId::from_row(row.get("id")?));
+        }
+    }
+    Ok(living)
+}
+
+/// The images, kernels and ramdisks of all instances that are not over, on whatever host.
+///
+/// # Errors
+/// [`DbError::Unavailable`]: then nothing may be concluded.
+pub async fn images_in_use(conn: &mut Conn) -> Result<BTreeSet<ImageId>, DbError> {
+    let mut used = BTreeSet::new();
+    for row in conn.all(IMAGES_IN_USE, &[]).await? {
+        for column in ["image_id", "kernel_id", "ramdisk_id"] {
+            used.extend(row.parse_some::<ImageId>(column)?);
+        }
+    }
+    Ok(used)
 }
 
 /// Instances whose task `host` must do, by id; without their groups, which a host reads for its firewall.
@@ -250,6 +278,13 @@ pub(super) const ON_HOST_LOCKED: &str = concat!(
     " from instances i where i.host = ? and ",
     crate::instances::holding!(),
     " order by i.id limit ? {for_update}"
+);
+
+const LIVING: &str = concat!("select i.id from instances i where i.id in (?..) and ", crate::instances::holding!());
+
+const IMAGES_IN_USE: &str = concat!(
+    "select distinct i.image_id, i.kernel_id, i.ramdisk_id from instances i where ",
+    crate::instances::holding!()
 );
 
 pub(super) const HOSTS_WITH_TASKS: &str = "select distinct host from instances \

@@ -56,7 +56,9 @@ impl Dnsmasq {
     ///
     /// A process is ours if one of its arguments is our pid file. A foreign one under an old pid is not.
     fn find(&self, bridge: &str) -> Option<Process> {
-        let path = pid_path(&self.folder, bridge);
+        // As the arguments have it, which know no links.
+        let folder = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
+        let path = pid_path(&folder, bridge);
         let argument = format!("--pid-file={}", path.display());
         let ours = |process: &Process| process.argv.contains(&argument);
         let named = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
@@ -144,7 +146,14 @@ impl DhcpServers for Dnsmasq {
         make_folder(&self.folder)?;
         let mut all = self.known.lock().await;
         let known = all.entry(network.bridge.clone()).or_default();
-        let change = write_hosts(&self.folder, network, hosts, &mut known.written)?;
+        let change = match write_hosts(&self.folder, network, hosts, &mut known.written) {
+            Ok(change) => change,
+            Err(error) => {
+                // Half of it may be done, of which the next try knows nothing.
+                (known.written, known.due) = (Written::new(), true);
+                return Err(error);
+            }
+        };
         known.due |= change.tell;
         self.tell(&network.bridge, known)?;
         Ok(change.files)

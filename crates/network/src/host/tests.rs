@@ -196,6 +196,16 @@ async fn leases_are_written_down_and_strangers_are_not() {
 }
 
 #[tokio::test]
+async fn leases_that_cannot_be_read_keep_nobody_from_being_served() {
+    let mut lab = Lab::new().await;
+    std::fs::create_dir_all(lab.folder.path().join("events/folder")).unwrap();
+    lab.create_network().await;
+    lab.host.turn().await.unwrap();
+    assert!(lab.dhcp.server("br100").is_some());
+    assert!(lab.host.complaints["leases"].contains("reading"));
+}
+
+#[tokio::test]
 async fn a_server_that_died_or_was_taken_apart_is_there_again_after_a_turn() {
     let mut lab = Lab::new().await;
     lab.create_network().await;

@@ -73,6 +73,40 @@ async fn a_server_that_says_why_it_cannot_start_is_quoted() {
 }
 
 #[tokio::test]
+async fn a_server_is_found_where_its_folder_is_behind_a_link() {
+    let real = tempfile::tempdir().unwrap();
+    let link = real.path().join("link");
+    std::os::unix::fs::symlink(real.path(), &link).unwrap();
+    let script = Script::new().prints("dnsmasq", "");
+    let servers = Dnsmasq::new(Arc::new(script.clone()), &link);
+    let process = script.detach(Command::new("dnsmasq").args(arguments(&link, &network()).unwrap())).await.unwrap();
+    fs::write(pid_path(real.path(), "br100"), process.pid.to_string()).unwrap();
+    assert_eq!(servers.ensure(&network()).await.unwrap(), Server::Running);
+}
+
+#[tokio::test]
+async fn hosts_that_could_be_written_only_in_part_are_told_of_once_they_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = |number: u8| DhcpHost {
+        instance: nova_types::InstanceId::new(number.into()),
+        mac: nova_types::Mac::of_guest([0, 0, number]),
+        address: Ipv4Addr::new(192, 168, 0, number),
+        hostname: format!("h{number}"),
+        leased: true,
+        updated_at: std::time::SystemTime::UNIX_EPOCH.into(),
+    };
+    let servers = Dnsmasq::new(Arc::new(Script::new()), folder.path());
+    let due = async || servers.known.lock().await["br100"].due;
+    servers.set_hosts(&network(), &[host(3), host(4)]).await.unwrap();
+    assert!(!due().await);
+    let leases = crate::dnsmasq::leases_path(folder.path(), "br100");
+    fs::remove_file(&leases).unwrap();
+    fs::create_dir(&leases).unwrap();
+    servers.set_hosts(&network(), &[host(4)]).await.unwrap_err();
+    assert!(due().await, "one that is gone was removed, and nobody was told");
+}
+
+#[tokio::test]
 async fn the_fake_keeps_the_contract() {
     crate::dnsmasq::dhcp_servers_contract(&crate::dnsmasq::FakeDhcpServers::default(), network()).await;
 }
