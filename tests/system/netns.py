@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from functools import cached_property
 from select import select
 
 from cloud import Cloud, as_it_is
@@ -57,7 +58,11 @@ class Guest(Place):
     def __init__(self, client, id, host):
         super().__init__(lambda *words: self.host.command("ip", "netns", "exec", self.namespace, *words))
         self.client, self.id, self.host = client, id, host
-        self.address = client.address(id)
+
+    @cached_property
+    def address(self):
+        """Known once the instance was placed."""
+        return self.client.address(self.id)
 
     @property
     def namespace(self):

@@ -6,6 +6,8 @@ Each refusal is preceded by the same thing being let through.
 import hashlib
 import os
 import signal
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +18,7 @@ from wait import eventually, never
 USER_DATA = "#!/bin/sh\nreboot\n"
 RIVAL = "rival"
 OPENS_WITHIN = 2
+DOZEN = 12
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,35 @@ def test_a_group_lets_the_members_of_another_projects_group_in(cloud, guests):
     cloud.check()
 
 
+@pytest.mark.parametrize("what", [("address",), ("mac",), ("address", "mac"), ("free",)], ids="-".join)
+def test_a_guest_that_takes_what_is_not_its_own_reaches_nobody(guests, what):
+    liar, victim, _ = guests
+    gateway = SimpleNamespace(address="10.44.0.1")
+    inside = lambda *words: liar.host.run("ip", "netns", "exec", liar.namespace, *words)  # noqa: E731
+    mac = {guest: guest.host.run(*guest.inside("cat", "/sys/class/net/eth0/address")).strip() for guest in (liar, victim)}
+
+    def take(address, mac):
+        inside("ip", "addr", "flush", "dev", "eth0")
+        inside("ip", "link", "set", "eth0", "address", mac)
+        inside("ip", "addr", "add", f"{address}/24", "dev", "eth0")
+        inside("ip", "route", "replace", "default", "via", gateway.address)
+
+    assert liar.pings(gateway) and liar.pings(victim), "the control: with what is its own it reaches both"
+    client = liar.processes()["busybox"]
+    os.kill(client, signal.SIGSTOP)
+    try:
+        address = {"address": victim.address, "free": "10.44.0.250"}.get(what[0], liar.address)
+        take(address, mac[victim if "mac" in what else liar])
+        assert not liar.pings(gateway), "with what is another's it reaches the gateway"
+        # Towards itself it would answer itself.
+        assert "address" in what or not liar.pings(victim), "with what is another's it reaches the other"
+        assert victim.pings(gateway), "the victim is cut off"
+    finally:
+        take(liar.address, mac[liar])
+        os.kill(client, signal.SIGCONT)
+    eventually(5, "with its own it reaches both again", lambda: liar.pings(gateway) and liar.pings(victim))
+
+
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_guests_and_their_connections_outlive_the_daemons(cloud, guests, outside, end):
     one, two, rival = guests
@@ -154,6 +186,7 @@ def test_a_guest_is_stopped_started_restarted_and_seen_to_end_by_itself(cloud, g
     two.is_ready(times=3)
     os.kill(two.processes()["nova-netns-gues"], signal.SIGKILL)
     client.wait(two.id, "stopped")
+    assert not one.pings(two), "what is off answers"
     client.start(two.id)
     client.wait(two.id, "running")
     two.is_ready(times=4)
@@ -169,4 +202,23 @@ def test_terminated_guests_leave_nothing(cloud, guests, host):
     assert netns.namespaces(host) == [] and netns.taps(host) == []
     folder = cloud.state / "instances"
     assert list(folder.glob("instance-*")) == [] and list((folder / ".netns-guests").iterdir()) == []
+    cloud.check()
+
+
+def test_a_dozen_guests_are_ready_within_seconds(cloud, host):
+    client = cloud.client("boto3")
+    began = time.monotonic()
+    answer = client.ec2.run_instances(ImageId=cloud.image, MinCount=DOZEN, MaxCount=DOZEN, InstanceType="m1.tiny")
+    guests = [netns.Guest(client, instance["InstanceId"], host) for instance in answer["Instances"]]
+    for guest in guests:
+        guest.is_ready()
+    print(f"{DOZEN} guests are ready after {time.monotonic() - began:.1f} s")
+    for guest in guests:
+        assert guests[0] is guest or guests[0].reaches(guest, 80)
+    began = time.monotonic()
+    client.ec2.terminate_instances(InstanceIds=[guest.id for guest in guests])
+    eventually(30, "all are gone", lambda: netns.namespaces(host) == [] and netns.taps(host) == [])
+    print(f"they are gone after {time.monotonic() - began:.1f} s")
+    for guest in guests:
+        client.wait(guest.id, "terminated")
     cloud.check()

@@ -67,6 +67,12 @@ actions! {
     AuthorizeSecurityGroupIngress => ec2::security_groups::AuthorizeSecurityGroupIngress, needs: NetAdmin;
     RevokeSecurityGroupIngress    => ec2::security_groups::RevokeSecurityGroupIngress,    needs: NetAdmin;
 
+    AllocateAddress           => ec2::addresses::AllocateAddress,                    needs: NetAdmin;
+    AssociateAddress          => ec2::addresses::AssociateAddress,                   needs: NetAdmin;
+    DescribeAddresses         => ec2::addresses::DescribeAddresses,                  needs: Member;
+    DisassociateAddress       => ec2::addresses::DisassociateAddress,                needs: NetAdmin;
+    ReleaseAddress            => ec2::addresses::ReleaseAddress,                     needs: NetAdmin;
+
     DescribeImages            => ec2::images::DescribeImages,                        needs: Member;
 
     RunInstances              => ec2::instances::RunInstances,                       needs: SysAdmin;

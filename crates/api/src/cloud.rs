@@ -6,7 +6,7 @@ use nova_bus::Bus;
 use nova_config::ApiConfig;
 use nova_db::Db;
 use nova_types::{Clock, HostName};
-use nova_wire::{ComputeCall, SchedulerCall};
+use nova_wire::{ComputeCall, NetworkCall, SchedulerCall};
 use tracing::warn;
 
 use nova_service::chain;
@@ -28,6 +28,13 @@ impl Cloud {
     /// Tells `host` to look at its rows. They are stored, and its tick finds them: a hint that is lost costs a second.
     pub(crate) async fn hint_compute(&self, host: &HostName, call: ComputeCall) {
         if let Err(error) = self.bus.cast_compute(host.as_str(), call).await {
+            warn!(host = %host, error = %chain(&error), "Telling {host} failed; it will see by itself.");
+        }
+    }
+
+    /// Tells the network host `host` to look at these networks, with the same promise.
+    pub(crate) async fn hint_network(&self, host: &HostName, network_ids: Vec<u32>) {
+        if let Err(error) = self.bus.cast_network(host.as_str(), NetworkCall::RefreshNetwork { network_ids }).await {
             warn!(host = %host, error = %chain(&error), "Telling {host} failed; it will see by itself.");
         }
     }

@@ -1,5 +1,6 @@
 //! The EC2 actions, one file per kind of resource: the request, how it is read and done, the answer, tests.
 
+pub(crate) mod addresses;
 pub(crate) mod availability_zones;
 pub(crate) mod images;
 pub(crate) mod instance_types;

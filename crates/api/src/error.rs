@@ -2,7 +2,7 @@
 
 use nova_aws::{NoSuchVersion, ParamError, QueryError, SignatureError, Subject, XmlError};
 use nova_bus::BusError;
-use nova_db::{DbError, security_groups::GroupError};
+use nova_db::{DbError, floating_ips::FloatingError, security_groups::GroupError};
 use nova_identity::{KeyPairError, SecretBoxError};
 use nova_types::{ImageId, InstanceId, KeyName, rule::RuleError};
 
@@ -108,6 +108,16 @@ pub(crate) enum Error {
     #[error("rules were given in two forms: use either IpPermissions or IpProtocol and CidrIp")]
     TwoFormsOfRules,
 
+    // Addresses.
+    #[error(transparent)]
+    Floating(#[from] FloatingError),
+    #[error("no instance of this project has the private address '{0}'")]
+    NoSuchPrivateAddress(std::net::Ipv4Addr),
+    #[error("the allocation ID '{0}' does not exist: addresses here are named by PublicIp")]
+    NoSuchAllocation(String),
+    #[error("the association ID '{0}' does not exist: addresses here are named by PublicIp")]
+    NoSuchAssociation(String),
+
     // Ours.
     #[error("asking the database")]
     Db(#[from] DbError),
@@ -173,6 +183,11 @@ impl Error {
             Self::Rule(error)           => rule_code(error),
             Self::TwoFormsOfRules       => ("InvalidParameterCombination",    400),
 
+            Self::Floating(error)       => floating_code(error),
+            Self::NoSuchPrivateAddress(_) => ("InvalidParameterValue",        400),
+            Self::NoSuchAllocation(_)   => ("InvalidAllocationID.NotFound",   400),
+            Self::NoSuchAssociation(_)  => ("InvalidAssociationID.NotFound",  400),
+
             Self::Db(error)             => db_code(error),
             Self::Xml(_)
             | Self::Secret(_)
@@ -215,6 +230,22 @@ const fn group_code(error: &GroupError) -> (&'static str, u16) {
         GroupError::RuleLimit { .. }    => ("RulesPerSecurityGroupLimitExceeded", 400),
         GroupError::GroupLimit { .. }   => ("SecurityGroupLimitExceeded",      400),
         GroupError::Db(error)           => db_code(error),
+    }
+}
+
+#[rustfmt::skip]
+const fn floating_code(error: &FloatingError) -> (&'static str, u16) {
+    match error {
+        FloatingError::NotFound(_)          => ("InvalidAddress.NotFound",      400),
+        FloatingError::NoneFree             => ("InsufficientAddressCapacity",  400),
+        FloatingError::NoInstance           => ("InvalidInstanceID.NotFound",   400),
+        FloatingError::NoFixedAddress       => ("IncorrectInstanceState",       400),
+        FloatingError::AlreadyAssociated(_) => ("Resource.AlreadyAssociated",   400),
+        // Only who makes and removes pools meets these.
+        FloatingError::Exists(_)
+        | FloatingError::Allocated { .. }   => ("InternalError",                500),
+        FloatingError::Db(DbError::OverQuota(_)) => ("AddressLimitExceeded",    400),
+        FloatingError::Db(error)            => db_code(error),
     }
 }
 

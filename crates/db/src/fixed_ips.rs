@@ -111,8 +111,9 @@ pub async fn release(
     let Some(row) = conn.optional(OF_INSTANCE, &[instance.into()]).await? else { return Ok(None) };
     let id: i32 = row.get("id")?;
     touch_members_of(conn, &[instance]).await?;
-    conn.execute(UNBIND, &[id.into()]).await?;
     conn.execute(RELEASE, &[quarantine_seconds.into(), id.into(), instance.into()]).await?;
+    // Afterwards, for whoever was binding one when we came has the row that we just waited for.
+    conn.execute(UNBIND, &[id.into()]).await?;
     place(&row).map(Some)
 }
 

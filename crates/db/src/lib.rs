@@ -14,6 +14,7 @@ mod error;
 pub mod evacuations;
 pub mod export;
 pub mod fixed_ips;
+pub mod floating_ips;
 mod held;
 pub mod images;
 pub mod instances;

@@ -207,11 +207,11 @@ fn simulate(options: Options, reason: String) -> io::Result<Choice> {
 }
 
 async fn namespaces(options: Options, runner: Arc<dyn Runner>) -> Result<Choice, String> {
-    let helper =
-        installed(netns::HELPER).ok_or_else(|| format!("{}, the guests' program, is not installed", netns::HELPER))?;
     if let Some(missing) = netns::missing(runner.as_ref()).await {
         return Err(missing);
     }
+    let helper =
+        installed(netns::HELPER).ok_or_else(|| format!("{}, the guests' program, is not installed", netns::HELPER))?;
     let options = NetnsOptions { helper, cloud: options.cloud, instances_path: options.instances_path };
     let reason = "it was asked for".to_owned();
     Ok(Choice { hypervisor: Arc::new(Netns::new(runner, options)), kind: Kind::Netns, reason })

@@ -25,6 +25,7 @@ use nova_types::instance::Instance;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
 
 use crate::{Change, CloudId, Guest, GuestSpec, Hypervisor, HypervisorError, Power, console};
 use definitions::Definitions;
@@ -59,7 +60,6 @@ pub struct NetnsOptions {
 #[derive(Debug)]
 pub struct Netns {
     shared: Arc<Shared>,
-    turns: Vec<tokio::sync::Mutex<()>>,
     /// Ends with us.
     _watch: JoinSet<()>,
 }
@@ -72,6 +72,7 @@ struct Shared {
     wires: Wires,
     changes: broadcast::Sender<Change>,
     told: Mutex<BTreeMap<InstanceId, Power>>,
+    turns: Vec<tokio::sync::Mutex<()>>,
 }
 
 impl Netns {
@@ -86,15 +87,11 @@ impl Netns {
             options,
             changes,
             told: Mutex::default(),
+            turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
         });
         let mut watch = JoinSet::new();
         watch.spawn(Arc::clone(&shared).watch());
-        Self { shared, turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(), _watch: watch }
-    }
-
-    async fn turn(&self, id: InstanceId) -> tokio::sync::MutexGuard<'_, ()> {
-        let turn = usize::try_from(id.number()).unwrap_or_default() % TURNS;
-        self.turns[turn].lock().await
+        Self { shared, _watch: watch }
     }
 
     /// Asks the guest to end, and waits for that as long as `grace`.
@@ -111,14 +108,42 @@ impl Netns {
 }
 
 impl Shared {
-    /// Tells of guests that ended by themselves.
+    async fn turn(&self, id: InstanceId) -> tokio::sync::MutexGuard<'_, ()> {
+        let turn = usize::try_from(id.number()).unwrap_or_default() % TURNS;
+        self.turns[turn].lock().await
+    }
+
+    /// Tells of guests that ended by themselves, and sees to it that their kernel's half is off too.
     async fn watch(self: Arc<Self>) {
         loop {
             sleep(WATCH_EVERY).await;
-            if let Ok(guests) = self.guests().await {
-                for guest in &guests {
-                    self.tell(guest.id, guest.power);
+            let Ok(guests) = self.guests().await else { continue };
+            for Guest { id, power } in guests {
+                match power {
+                    Power::On => self.tell(id, power),
+                    // Also what ended while no daemon watched.
+                    Power::Off if !self.was_told_off(id) => self.bury(id).await,
+                    Power::Off => {}
                 }
+            }
+        }
+    }
+
+    fn was_told_off(&self, id: InstanceId) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&id) == Some(&Power::Off)
+    }
+
+    /// The namespace of a guest that ended would go on answering ping.
+    async fn bury(&self, id: InstanceId) {
+        let _turn = self.turn(id).await;
+        // It may have been started again, or destroyed, since it was looked at.
+        if !matches!(self.guest(id).await, Ok(None)) || !self.definitions.has(id) {
+            return;
+        }
+        match self.pull_plug(id, "stop").await {
+            Ok(()) => self.tell(id, Power::Off),
+            Err(error) => {
+                warn!(instance.id = %id, error = %error, "A guest ended, and its namespace cannot be removed.")
             }
         }
     }
@@ -233,7 +258,7 @@ impl Shared {
 #[async_trait]
 impl Hypervisor for Netns {
     async fn ensure_running(&self, spec: &GuestSpec) -> Result<(), HypervisorError> {
-        let _turn = self.turn(spec.id).await;
+        let _turn = self.shared.turn(spec.id).await;
         if self.shared.guest(spec.id).await?.is_none() {
             self.shared.pull_plug(spec.id, "boot").await?;
             if let Err(error) = self.shared.boot(spec).await {
@@ -249,7 +274,7 @@ impl Hypervisor for Netns {
     async fn stop(&self, id: InstanceId, grace: Duration) -> Result<(), HypervisorError> {
         // Destroying must not wait for a guest that takes its time.
         self.ask_guest_to_stop(id, grace).await?;
-        let _turn = self.turn(id).await;
+        let _turn = self.shared.turn(id).await;
         self.shared.pull_plug(id, "stop").await?;
         if self.shared.definitions.has(id) {
             self.shared.tell(id, Power::Off);
@@ -263,7 +288,7 @@ impl Hypervisor for Netns {
     }
 
     async fn destroy(&self, id: InstanceId) -> Result<(), HypervisorError> {
-        let _turn = self.turn(id).await;
+        let _turn = self.shared.turn(id).await;
         self.shared.pull_plug(id, "destroy").await?;
         self.shared.definitions.remove(id).map_err(|error| refused("destroy", id, &error))?;
         self.shared.forget(id);

@@ -106,6 +106,7 @@ fn guests_outlive_their_driver_and_a_death_is_seen_and_heard() {
         let heard = tokio::time::timeout(SOON, events.recv()).await.unwrap().unwrap();
         assert_eq!(heard, Change { id: guest.id, power: Power::Off });
         assert_eq!(second.list().await.unwrap()[0].power, Power::Off);
+        assert_eq!(taps().await, 0, "its namespace would go on answering ping");
         second.ensure_running(&guest).await.unwrap();
 
         let begun = Instant::now();

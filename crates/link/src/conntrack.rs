@@ -16,6 +16,8 @@ pub(crate) enum Flow {
     To(Ipv4Addr),
     /// Opened by this address.
     From(Ipv4Addr),
+    /// Opened by one that the other end knows by this address.
+    As(Ipv4Addr),
 }
 
 const HEADER_BYTES: usize = 16;
@@ -79,12 +81,12 @@ fn forget_blocking(flows: &BTreeSet<Flow>) -> io::Result<usize> {
 
 /// Returns the attributes that name this connection to the kernel, if it is one of `flows`.
 fn named(connection: &[u8], flows: &BTreeSet<Flow>) -> Option<Vec<u8>> {
-    let mut ends = [None; 3];
+    let mut ends = [None; 4];
     let mut kept = Vec::new();
     for (kind, whole, value) in attributes(connection) {
         match kind {
             ORIGINAL => (ends[0], ends[1]) = addresses(value),
-            REPLY => ends[2] = addresses(value).0,
+            REPLY => (ends[2], ends[3]) = addresses(value),
             _ => {}
         }
         if [ORIGINAL, ID, ZONE].contains(&kind) {
@@ -93,7 +95,8 @@ fn named(connection: &[u8], flows: &BTreeSet<Flow>) -> Option<Vec<u8>> {
         }
     }
     let is = |end: Option<Ipv4Addr>, flow: fn(Ipv4Addr) -> Flow| end.is_some_and(|end| flows.contains(&flow(end)));
-    (is(ends[0], Flow::From) || is(ends[1], Flow::To) || is(ends[2], Flow::To)).then_some(kept)
+    let named = is(ends[0], Flow::From) || is(ends[1], Flow::To) || is(ends[2], Flow::To) || is(ends[3], Flow::As);
+    named.then_some(kept)
 }
 
 /// Reads source and destination of a tuple: its attribute 1 holds addresses, there 1 is the source and 2 the destination.
@@ -182,7 +185,10 @@ mod tests {
         let kept = named(Flow::To(guest.into())).unwrap();
         assert_eq!(attributes(&kept).map(|(kind, ..)| kind).collect::<Vec<_>>(), [ORIGINAL, ID]);
         assert!(named(Flow::To(public.into())).is_some() && named(Flow::From(client.into())).is_some());
-        for flow in [Flow::From(guest.into()), Flow::To(client.into()), Flow::To([10, 0, 0, 4].into())] {
+        assert!(named(Flow::As(client.into())).is_some());
+        for flow in
+            [Flow::From(guest.into()), Flow::As(public.into()), Flow::To(client.into()), Flow::To([10, 0, 0, 4].into())]
+        {
             assert!(named(flow).is_none(), "{flow:?}");
         }
     }

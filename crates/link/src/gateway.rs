@@ -1,6 +1,9 @@
 //! The firewall of a network host: translation of guests' addresses, the metadata address, and what guests may ask of
 //! the host itself.
 
+mod floating;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
@@ -11,7 +14,9 @@ use nftables::stmt::Statement;
 use nftables::types::{NfChainType, NfFamily, NfHook};
 use nova_run::Runner;
 use tokio::sync::Mutex;
+use tracing::warn;
 
+use crate::conntrack::{self, Flow};
 use crate::nft::expr::{
     accept, concat, ct_original, ct_state, ct_status, dnat, drop, field, goto, is, meta, one_of, ports, prefix,
     redirect, snat, text,
@@ -54,6 +59,8 @@ pub struct Gateway {
     pub dmz: Ipv4Net,
     /// Where the metadata service listens; on a loopback address, this host at the gateway's address is meant.
     pub metadata: SocketAddrV4,
+    /// Floating addresses, each with the guest's that it stands for; no two for one guest.
+    pub floating: BTreeMap<Ipv4Addr, Ipv4Addr>,
 }
 
 /// A network whose router is this host.
@@ -86,23 +93,33 @@ pub struct Vpn {
 #[derive(Debug)]
 pub struct KernelNetworkFirewall {
     nft: Nft,
-    turn: Mutex<()>,
+    /// Whose turn it is, and the connections that are still to be forgotten.
+    doomed: Mutex<BTreeSet<Flow>>,
 }
 
 impl KernelNetworkFirewall {
     /// A firewall that is reached by running `nft`.
     pub fn new(runner: Arc<dyn Runner>) -> Self {
-        Self { nft: Nft::new(runner), turn: Mutex::new(()) }
+        Self { nft: Nft::new(runner), doomed: Mutex::default() }
     }
 }
 
 #[async_trait]
 impl NetworkFirewall for KernelNetworkFirewall {
     async fn ensure(&self, wanted: &Gateway) -> Result<usize, FirewallError> {
-        let _turn = self.turn.lock().await;
-        let mut commands = diff(NAT, self.nft.list(NAT).await?.as_ref(), &nat(wanted));
+        let mut doomed = self.doomed.lock().await;
+        let (found, table) = (self.nft.list(NAT).await?, nat(wanted));
+        let mut commands = diff(NAT, found.as_ref(), &table);
         commands.extend(diff(FILTER, self.nft.list(FILTER).await?.as_ref(), &filter(wanted)));
         self.nft.apply(&commands).await?;
+        doomed.extend(floating::changed(&found.unwrap_or_default(), &table));
+        if !doomed.is_empty() {
+            match conntrack::forget(doomed.clone()).await {
+                Ok(_) => doomed.clear(),
+                Err(error) => warn!(error = %error, flows = doomed.len(),
+                    "Connections over floating addresses that moved could not be forgotten; will try again."),
+            }
+        }
         Ok(commands.len())
     }
 }
@@ -153,6 +170,14 @@ pub async fn network_firewall_contract(firewall: &dyn NetworkFirewall) {
     wanted.metadata = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8773);
     assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
     assert_eq!(firewall.ensure(&wanted).await.unwrap(), 0);
+    let floating = |last| (Ipv4Addr::new(172, 16, 1, last), Ipv4Addr::new(192, 168, 0, last));
+    wanted.floating.extend([floating(3), floating(4)]);
+    assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
+    assert_eq!(firewall.ensure(&wanted).await.unwrap(), 0);
+    wanted.floating.insert(floating(3).0, floating(5).1);
+    wanted.floating.remove(&floating(4).0);
+    assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
+    assert_eq!(firewall.ensure(&wanted).await.unwrap(), 0);
     wanted.networks.clear();
     assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
     assert_eq!(firewall.ensure(&wanted).await.unwrap(), 0);
@@ -174,6 +199,7 @@ fn example() -> Gateway {
         routing_source: Ipv4Addr::new(172, 16, 0, 9),
         dmz: "10.128.0.0/24".parse().unwrap(),
         metadata: SocketAddrV4::new(Ipv4Addr::new(172, 16, 0, 9), 8773),
+        floating: BTreeMap::new(),
     }
 }
 
@@ -190,7 +216,12 @@ fn nat(wanted: &Gateway) -> Table {
     let among = |nets: Vec<Ipv4Net>| one_of(nets.into_iter().map(prefix).collect());
     let from_guests = is(field("ip", "saddr"), among(fixed));
     let inside = is(field("ip", "daddr"), among(Ipv4Net::aggregate(&untranslated)));
-    let outward = vec![vec![from_guests.clone(), inside, accept()], vec![from_guests, snat(wanted.routing_source)]];
+    let outward = vec![
+        floating::between_guests(from_guests.clone()),
+        vec![from_guests.clone(), inside, accept()],
+        floating::outward(),
+        vec![from_guests, snat(wanted.routing_source)],
+    ];
     let mut inward = Vec::new();
     if !wanted.networks.is_empty() {
         let bridges = wanted.networks.iter().map(|network| text(network.bridge.clone())).collect();
@@ -213,13 +244,18 @@ fn nat(wanted: &Gateway) -> Table {
             dnat(vpn.private, OPENVPN),
         ]);
     }
+    inward.push(floating::inward());
     let mut table = Table::default();
+    floating::add(&mut table, wanted);
     let base = |hook, priority| Some(Hook { kind: NfChainType::NAT, hook, priority });
     let rules = |rules: Vec<_>| rules.into_iter().map(Rule::new).collect();
     let chain = Chain { hook: base(NfHook::Postrouting, SOURCE_NAT), rules: rules(outward) };
     table.chains.insert("postrouting".to_owned(), chain);
     let chain = Chain { hook: base(NfHook::Prerouting, DESTINATION_NAT), rules: rules(inward) };
     table.chains.insert("prerouting".to_owned(), chain);
+    // This host's own packets pass no other hook for it.
+    let chain = Chain { hook: base(NfHook::Output, DESTINATION_NAT), rules: rules(vec![floating::inward()]) };
+    table.chains.insert("output".to_owned(), chain);
     table
 }
 

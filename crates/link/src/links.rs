@@ -1,5 +1,6 @@
 //! Bridges and what is on them. Taps are made by the hypervisor; the firewall knows them by name before they exist.
 
+mod announce;
 #[cfg(feature = "fake")]
 mod fake;
 mod kernel;
@@ -57,6 +58,19 @@ pub trait Links: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`LinkError`].
     async fn remove_address(&self, interface: &str, address: Ipv4Addr) -> Result<(), LinkError>;
+
+    /// Gives an interface an address of its own, a /32, and tells all neighbours who has it now. Returns whether it was not
+    /// there before.
+    ///
+    /// # Errors
+    /// [`LinkError::NoInterface`]; other [`LinkError`]s.
+    async fn bind(&self, interface: &str, address: Ipv4Addr) -> Result<bool, LinkError>;
+
+    /// Finds the interface of the default route: of several, the one that the kernel prefers.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    async fn default_interface(&self) -> Result<Option<String>, LinkError>;
 
     /// Deletes a bridge that we made; one of somebody else's, or none, is left as it is. Returns whether it did.
     ///

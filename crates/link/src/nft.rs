@@ -118,20 +118,36 @@ impl Rule {
     }
 }
 
-/// A named set, or a verdict map when elements have targets. Keys are compared as text.
+/// A named set, or a map when elements have targets. Keys and targets are compared as text.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Set {
     pub(crate) key: Vec<SetType>,
-    pub(crate) verdicts: bool,
+    pub(crate) kind: SetKind,
     pub(crate) elements: BTreeMap<Vec<String>, Option<String>>,
+}
+
+/// What the targets of a set's elements are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SetKind {
+    /// There are none.
+    Plain,
+    /// Chains to go to.
+    Verdicts,
+    /// IPv4 addresses.
+    Addresses,
 }
 
 impl Set {
     pub(crate) fn of(key: &[SetType]) -> Self {
-        Self { key: key.to_vec(), verdicts: false, elements: BTreeMap::new() }
+        Self { key: key.to_vec(), kind: SetKind::Plain, elements: BTreeMap::new() }
     }
 
     pub(crate) fn verdicts(key: &[SetType]) -> Self {
-        Self { verdicts: true, ..Self::of(key) }
+        Self { kind: SetKind::Verdicts, ..Self::of(key) }
+    }
+
+    /// A map from addresses to addresses.
+    pub(crate) fn addresses() -> Self {
+        Self { kind: SetKind::Addresses, ..Self::of(&[SetType::Ipv4Addr]) }
     }
 }

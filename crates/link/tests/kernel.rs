@@ -7,6 +7,8 @@
     reason = "helpers of tests are not told apart from production code"
 )]
 
+#[path = "kernel/floating.rs"]
+mod floating;
 #[path = "kernel/namespace.rs"]
 mod namespace;
 
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use namespace::{Guest, in_namespace, sh};
+use nova_link::carrier::{Carrier, remove_unused};
 use nova_link::dnsmasq::{DhcpNetwork, DhcpServers, Dnsmasq, Server, dhcp_servers_contract};
 use nova_link::gateway::{
     Gateway, GuestNetwork, KernelNetworkFirewall, NetworkFirewall, Vpn, network_firewall_contract,
@@ -25,7 +28,7 @@ use nova_link::links::{Bridge, KernelLinks, LinkError, Links, links_contract, se
 use nova_run::{Command, Host, Runner};
 use nova_types::rule::{Icmp, Ports, Rule, Source, Traffic};
 use nova_types::security_group::{GroupMembers, GroupRules, HostFirewall};
-use nova_types::{InstanceId, SecurityGroupId};
+use nova_types::{InstanceId, SecurityGroupId, Vlan};
 
 const GATEWAY: &str = "10.9.0.1/24";
 const TELNET: u16 = 23;
@@ -72,6 +75,43 @@ fn segments_keep_the_contract() {
             Err(missing @ LinkError::Unsupported { .. }) => println!("skipped segments_keep_the_contract: {missing}"),
             kept => kept.unwrap(),
         }
+    });
+}
+
+#[test]
+fn a_network_reaches_other_hosts_by_its_vlan_and_no_other() {
+    in_namespace("a_network_reaches_other_hosts_by_its_vlan_and_no_other", async || {
+        sh("mount -t tmpfs none /run; mkdir -p /run/netns; ip netns add far; ip link add trunk mtu 1400 type veth peer \
+            name trunk mtu 1400 netns far; ip link set lo up; ip -n far link set trunk up")
+        .await;
+        let carrier = Carrier::Vlans("trunk".into());
+        for number in [100_u8, 101] {
+            let address = format!("10.{number}.0.1/24").parse().unwrap();
+            let bridge = Bridge { name: format!("br{number}"), address: Some(address), mtu: None };
+            let tag = Some(Vlan::try_from(i64::from(number)).unwrap());
+            match carrier.ensure(&KernelLinks, &bridge, tag).await {
+                Err(missing @ LinkError::Unsupported { .. }) => {
+                    println!("skipped a_network_reaches_other_hosts_by_its_vlan_and_no_other: {missing}");
+                    return;
+                }
+                made => assert!(made.unwrap()),
+            }
+            assert!(!carrier.ensure(&KernelLinks, &bridge, tag).await.unwrap());
+            sh(&format!(
+                "ip -n far link add tag{number} link trunk type vlan id {number}; ip -n far link set tag{number} up
+                 ip -n far addr add 10.{number}.0.2/24 dev tag{number}"
+            ))
+            .await;
+        }
+        let far = |number| Ipv4Addr::new(10, number, 0, 2);
+        assert!(namespace::host_pings(far(100)).await && namespace::host_pings(far(101)).await);
+        assert!(sh("ip link show br100").await.contains("mtu 1400"), "the MTU of the trunk");
+        sh("ip -n far link del tag101; ip -n far addr add 10.101.0.2/24 dev tag100").await;
+        assert!(!namespace::host_pings(far(101)).await, "by the VLAN of another network");
+        assert!(remove_unused(&KernelLinks, "br101").await.unwrap());
+        let left = sh("ip -br link").await;
+        assert!(left.contains("vlan100@trunk") && !left.contains("vlan101") && !left.contains("br101"), "{left}");
+        assert!(namespace::host_pings(far(100)).await, "the other stays");
     });
 }
 
@@ -317,6 +357,7 @@ fn guests_may_ask_their_host_only_for_what_they_need() {
                 routing_source: Ipv4Addr::new(10, 8, 0, 1),
                 dmz: "10.128.0.0/24".parse().unwrap(),
                 metadata: metadata.parse().unwrap(),
+                floating: std::collections::BTreeMap::new(),
             };
             firewall.ensure(&wanted).await.unwrap();
             assert!(one.connects(Ipv4Addr::new(169, 254, 169, 254), 80).await, "metadata at {metadata}");
@@ -372,6 +413,7 @@ fn networks_are_apart_and_a_vpn_is_let_in() {
             routing_source: public,
             dmz: "10.128.0.0/24".parse().unwrap(),
             metadata: "172.16.0.9:8773".parse().unwrap(),
+            floating: std::collections::BTreeMap::new(),
         };
         let firewall = KernelNetworkFirewall::new(Arc::new(Host));
         firewall.ensure(&wanted).await.unwrap();

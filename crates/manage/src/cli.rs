@@ -6,7 +6,7 @@ use nova_config::ManageConfig;
 
 use crate::context::{Context, Surface};
 use crate::words::{Unresolved, resolve};
-use crate::{check, db, doctor, fixed, host, image, instance, network, project, role, service, user, vpn};
+use crate::{check, db, doctor, fixed, floating, host, image, instance, network, project, role, service, user, vpn};
 
 const SUCCESS: u8 = 0;
 const USAGE: u8 = 2;
@@ -39,6 +39,9 @@ enum Category {
     /// VPNs of projects
     #[command(subcommand, disable_help_subcommand = true)]
     Vpn(vpn::Action),
+    /// Public addresses that projects take and bind to instances
+    #[command(subcommand, disable_help_subcommand = true)]
+    Floating(floating::Action),
     /// Daemons and whether they get work
     #[command(subcommand, disable_help_subcommand = true)]
     Service(service::Action),
@@ -125,6 +128,7 @@ impl Category {
             Self::Network(action) => action.run(cx).await?,
             Self::Fixed(action) => action.run(cx).await?,
             Self::Vpn(action) => action.run(cx).await?,
+            Self::Floating(action) => action.run(cx).await?,
             Self::Service(action) => action.run(cx).await?,
             Self::Host(action) => action.run(cx).await?,
             Self::Image(action) => action.run(cx).await?,

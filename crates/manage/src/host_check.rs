@@ -3,6 +3,7 @@
 //! What cannot be looked at is said, and nothing is concluded from it.
 
 mod domains;
+mod floating;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -72,6 +73,7 @@ pub(crate) async fn look(cx: &mut Context<'_, '_>, older_than: i32, deep: bool) 
     if wanted.keeps_images {
         leaks.extend(check_images(cx, &wanted.images, older_than, deep));
     }
+    leaks.extend(floating::look(cx).await?);
     Ok(leaks)
 }
 

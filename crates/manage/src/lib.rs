@@ -11,6 +11,7 @@ mod credentials;
 mod db;
 mod doctor;
 mod fixed;
+mod floating;
 mod host;
 mod host_check;
 mod image;

@@ -4,6 +4,7 @@ mod accounts;
 mod credentials;
 mod doctor;
 mod export;
+mod floating;
 mod hosts;
 mod images;
 mod networks;

@@ -30,6 +30,9 @@ pub enum NetworkError {
     /// A bridge or an address.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// Nowhere to bind floating addresses.
+    #[error("there is no default route, so floating addresses need --public_interface")]
+    NoPublicInterface,
     /// The firewall.
     #[error(transparent)]
     Firewall(#[from] FirewallError),

@@ -13,6 +13,7 @@ use nova_service::chain;
 use nova_types::network::Network;
 use tracing::{debug, info, warn};
 
+use crate::floating::Floating;
 use crate::plan::{Plan, Served, gateway, in_use, plan};
 use crate::settings::Settings;
 use crate::spool::{self, LeaseKind};
@@ -35,6 +36,7 @@ pub(crate) struct NetworkHost {
     complete: bool,
     claimed: Option<Instant>,
     firewall: Option<(Gateway, Instant)>,
+    floating: Floating,
     /// What was last said of a bridge, so that it is said once.
     complaints: BTreeMap<String, String>,
     forwards: bool,
@@ -51,6 +53,7 @@ impl NetworkHost {
             complete: false,
             claimed: None,
             firewall: None,
+            floating: Floating::default(),
             complaints: BTreeMap::new(),
             forwards,
         }
@@ -73,8 +76,16 @@ impl NetworkHost {
             self.complain(&id.to_string(), Some(text));
         }
         let left = self.leave(&plan).await;
-        let firewall = self.protect(&plan, left).await;
+        let public = self.floating.read(&self.db, &self.settings, &plan).await?;
+        let unbound = self.floating.unbind(&public, &self.db, &self.settings, &*self.machine.links).await;
+        let firewall = self.protect(&plan, &public, left).await;
+        // An address that is bound before it is translated would lead to this host itself.
+        let bound = match &firewall {
+            Ok(()) => unbound.and(self.floating.bind(&public, &*self.machine.links).await),
+            Err(_) => unbound,
+        };
         self.complain("firewall", firewall.err().map(|error| chain(&error).to_string()));
+        self.complain("floating addresses", bound.err().map(|error| chain(&error).to_string()));
         for (bridge, served) in &plan.served {
             self.served.insert(bridge.clone(), served.clone());
             let outcome = self.serve(served).await;
@@ -151,8 +162,13 @@ impl NetworkHost {
 
     /// Makes the firewall fit the plan, if the plan changed or it is time to compare.
     /// Whoever just left a network may have rules of it, also those of a former process.
-    async fn protect(&mut self, plan: &Plan, left: bool) -> Result<(), NetworkError> {
-        let wanted = gateway(plan, &self.settings);
+    async fn protect(
+        &mut self,
+        plan: &Plan,
+        public: &BTreeMap<Ipv4Addr, Ipv4Addr>,
+        left: bool,
+    ) -> Result<(), NetworkError> {
+        let wanted = gateway(plan, &self.settings, public);
         // Under FlatManager, and before the first network, the host's packets are none of our business.
         let idle = wanted.networks.is_empty() && self.firewall.is_none() && !left;
         let fresh = |(last, at): &(Gateway, Instant)| *last == wanted && at.elapsed() < COMPARE;

@@ -3,6 +3,7 @@
 
 pub mod dhcpbridge;
 mod error;
+mod floating;
 mod handler;
 mod host;
 mod plan;

@@ -1,6 +1,7 @@
 //! What serving a network takes, from its row and the flags. Pure.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use nova_link::carrier::Carrier;
@@ -84,19 +85,19 @@ fn serve(network: &Network, settings: &Settings) -> Served {
 }
 
 /// The firewall of this host; under `FlatManager` it translates nothing, for guests are routed by others.
-pub(crate) fn gateway(plan: &Plan, settings: &Settings) -> Gateway {
+pub(crate) fn gateway(plan: &Plan, settings: &Settings, floating: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Gateway {
     Gateway {
         networks: plan.served.values().map(|served| served.guests.clone()).collect(),
         fixed_range: settings.fixed_range,
         routing_source: settings.routing_source,
         dmz: settings.dmz,
         metadata: settings.metadata,
+        floating: floating.clone(),
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::net::Ipv4Addr;
     use std::time::Duration;
 
     use super::*;
@@ -116,6 +117,7 @@ pub(crate) mod tests {
             routing_source: Ipv4Addr::new(172, 16, 0, 9),
             dmz: "10.128.0.0/24".parse().unwrap(),
             metadata: "172.16.0.9:8773".parse().unwrap(),
+            public_interface: None,
         }
     }
 
@@ -145,7 +147,7 @@ pub(crate) mod tests {
         let served = &plan.served["br100"];
         assert_eq!(served.bridge.address.unwrap().to_string(), "192.168.0.1/24");
         assert_eq!((served.dhcp.first, served.dhcp.gateway), ("192.168.0.2".parse().unwrap(), served.guests.gateway));
-        assert_eq!(gateway(&plan, &settings()).networks, std::slice::from_ref(&served.guests));
+        assert_eq!(gateway(&plan, &settings(), &BTreeMap::new()).networks, std::slice::from_ref(&served.guests));
     }
 
     #[test]

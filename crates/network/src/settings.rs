@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) routing_source: Ipv4Addr,
     pub(crate) dmz: Ipv4Net,
     pub(crate) metadata: SocketAddrV4,
+    /// Where floating addresses are bound; with none it is the interface of the default route.
+    pub(crate) public_interface: Option<String>,
 }
 
 impl Settings {
@@ -56,6 +58,7 @@ impl Settings {
             fixed_range: flags.fixed_range,
             routing_source,
             dmz: flags.dmz_cidr,
+            public_interface: flags.public_interface.clone(),
             metadata: resolve(&config.endpoint.ec2_dmz_host, config.endpoint.ec2_port).await?,
         })
     }

@@ -25,6 +25,11 @@ fn the_list_says_who_may_do_what() {
         DeleteSecurityGroup           NetAdmin
         AuthorizeSecurityGroupIngress NetAdmin
         RevokeSecurityGroupIngress    NetAdmin
+        AllocateAddress               NetAdmin
+        AssociateAddress              NetAdmin
+        DescribeAddresses             Member
+        DisassociateAddress           NetAdmin
+        ReleaseAddress                NetAdmin
         DescribeImages                Member
         RunInstances                  SysAdmin
         DescribeInstances             Member

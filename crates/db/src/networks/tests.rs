@@ -109,7 +109,7 @@ async fn projects_that_come_at_once_get_a_network_each_or_none() {
             }
             None
         };
-        let got = dev::at_once(names.iter().map(|name| claim(name))).await;
+        let got = dev::at_once(names.iter().map(&claim)).await;
         let mut ids: Vec<_> = got.iter().flatten().map(|network| network.id).collect();
         ids.sort_unstable();
         ids.dedup();

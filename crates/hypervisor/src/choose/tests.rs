@@ -93,6 +93,32 @@ async fn without_the_helper_nothing_is_asked_of_libvirt() {
     assert_eq!(told(options, Script::new()).await, "libvirt (qemu): emulation was asked for");
 }
 
+#[tokio::test]
+async fn what_namespaces_lack_is_said_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(Want::Netns, GuestKind::Kvm, folder.path());
+    for (script, expected) in [
+        (Script::new(), "--hypervisor=netns: it needs iproute2: ip is not installed (looked in PATH)"),
+        (
+            Script::new().prints("ip", ""),
+            "--hypervisor=netns: it needs busybox-static: busybox is not installed (looked in PATH)",
+        ),
+        (
+            Script::new().prints("ip", "").prints("busybox", "ls\nwget\n"),
+            "--hypervisor=netns: it needs busybox-static: this busybox has no udhcpc or no wget",
+        ),
+        (
+            // A test is beside no program of ours.
+            Script::new().prints("ip", "").prints("busybox", "udhcpc\nwget\n"),
+            "--hypervisor=netns: nova-netns-guest, the guests' program, is not installed",
+        ),
+    ] {
+        let refused = choose(options.clone(), Arc::new(script)).await.unwrap_err();
+        assert_eq!(refused.to_string(), expected);
+    }
+    assert!(!folder.path().join(".hypervisor").exists());
+}
+
 #[tokio::test(start_paused = true)]
 async fn guests_stay_on_what_they_were_made_on() {
     let folder = tempfile::tempdir().unwrap();

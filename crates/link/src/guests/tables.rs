@@ -18,7 +18,7 @@ use crate::conntrack::Flow;
 use crate::nft::expr::{
     accept, concat, ct_state, drop, field, goto, is, is_not, jump, meta, one_of, ports, prefix, set, text, vmap,
 };
-use crate::nft::{Chain, Hook, Rule, Set, Table, TableName};
+use crate::nft::{Chain, Hook, Rule, Set, SetKind, Table, TableName};
 
 pub(super) const BRIDGE: TableName = TableName { family: NfFamily::Bridge, name: "nova_compute" };
 pub(super) const INET: TableName = TableName { family: NfFamily::INet, name: "nova_compute" };
@@ -227,7 +227,9 @@ pub(super) fn narrowed(found: &Table, wanted: &Table, rules: &Rules) -> BTreeSet
     for (name, was) in &found.sets {
         let stays = |key: &Vec<String>| wanted.sets.get(name).is_some_and(|set| set.elements.contains_key(key));
         let gone = was.elements.keys().filter(|key| !stays(key)).filter_map(|key| key.last()?.parse().ok());
-        flows.extend(gone.map(|address: Ipv4Addr| if was.verdicts { Flow::To(address) } else { Flow::From(address) }));
+        flows.extend(gone.map(
+            |address: Ipv4Addr| if was.kind == SetKind::Verdicts { Flow::To(address) } else { Flow::From(address) },
+        ));
     }
     flows
 }

@@ -121,6 +121,21 @@ impl Links for FakeLinks {
         Ok(())
     }
 
+    async fn bind(&self, interface: &str, address: Ipv4Addr) -> Result<bool, LinkError> {
+        check_name(interface)?;
+        let mut links = self.links();
+        let link = links.get_mut(interface).ok_or_else(|| LinkError::NoInterface(interface.to_owned()))?;
+        let added = !link.addresses.contains(&address.into());
+        if added {
+            link.addresses.push(address.into());
+        }
+        Ok(added)
+    }
+
+    async fn default_interface(&self) -> Result<Option<String>, LinkError> {
+        Ok(self.links().values().find(|link| !link.ours).map(|link| link.name.clone()))
+    }
+
     async fn delete_bridge(&self, name: &str) -> Result<bool, LinkError> {
         check_name(name)?;
         let mut links = self.links();

@@ -10,8 +10,9 @@ use rtnetlink::packet_route::link::{
     BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
-use tracing::info;
+use tracing::{info, warn};
 
+use super::announce::announce;
 use super::{Bridge, Link, LinkError, LinkKind, Links, Segment, check_name, migrate, segments};
 use crate::sysctl;
 
@@ -83,6 +84,30 @@ impl Links for KernelLinks {
             }
         }
         Ok(())
+    }
+
+    async fn bind(&self, interface: &str, address: Ipv4Addr) -> Result<bool, LinkError> {
+        check_name(interface)?;
+        let netlink = Netlink::open()?;
+        let link = netlink.get(interface).await?;
+        let added = netlink.ensure_address(link.header.index, interface, address.into()).await?;
+        if added {
+            let name = interface.to_owned();
+            let told = tokio::task::spawn_blocking(move || announce(&name, address)).await;
+            if let Ok(Err(error)) = told {
+                warn!(interface, %address, %error, "Neighbours were not told of {address}; they find out within minutes.");
+            }
+            info!(interface, %address, "Bound {address} to {interface}.");
+        }
+        Ok(added)
+    }
+
+    async fn default_interface(&self) -> Result<Option<String>, LinkError> {
+        let netlink = Netlink::open()?;
+        let Some(index) = migrate::default_route(&netlink).await? else { return Ok(None) };
+        let mut links = std::pin::pin!(netlink.handle.link().get().match_index(index).execute());
+        let link = links.try_next().await.map_err(kernel("looking for the interface of the default route"))?;
+        Ok(link.as_ref().map(name))
     }
 
     async fn delete_bridge(&self, name: &str) -> Result<bool, LinkError> {

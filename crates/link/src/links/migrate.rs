@@ -6,7 +6,7 @@
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 use tracing::{info, warn};
 
@@ -81,6 +81,32 @@ async fn hand_over(
         }
     }
     Ok(())
+}
+
+/// Finds the interface of the default route with the lowest metric.
+pub(super) async fn default_route(netlink: &Netlink) -> Result<Option<u32>, LinkError> {
+    let all = RouteMessageBuilder::<std::net::Ipv4Addr>::new().build();
+    let found = netlink.handle.route().get(all).execute().try_collect::<Vec<RouteMessage>>().await;
+    let routes = found.map_err(kernel("listing routes"))?;
+    let metric = |route: &RouteMessage| {
+        let metric = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Priority(metric) => Some(*metric),
+            _ => None,
+        });
+        metric.unwrap_or_default()
+    };
+    let interface = |route: &RouteMessage| {
+        route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })
+    };
+    let is_default = |route: &&RouteMessage| {
+        route.header.destination_prefix_length == 0
+            && route.header.table == RouteHeader::RT_TABLE_MAIN
+            && route.header.kind == RouteType::Unicast
+    };
+    Ok(routes.iter().filter(is_default).min_by_key(|route| metric(route)).and_then(interface))
 }
 
 /// Lists the routes over an interface that somebody set; the kernel makes its own from addresses.

@@ -4,38 +4,38 @@ use std::borrow::Cow;
 
 use nftables::expr::{Expression, NamedExpression};
 use nftables::schema::{Chain as NfChain, Element, FlushObject, NfCmd, NfListObject, Rule as NfRule, Set as NfSet};
-use nftables::schema::{SetType, SetTypeValue, Table as NfTable};
+use nftables::schema::{SetTypeValue, Table as NfTable};
 use nftables::types::{NfChainPolicy, NfFamily};
 use serde::Serialize;
 
-use super::{Chain, Rule, Set, Table, TableName, expr};
+use super::{Chain, Rule, Set, SetKind, Table, TableName, expr};
 
 /// One command of a transaction.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Command {
     Known(NfCmd<'static>),
-    /// A verdict map: the `nftables` crate has no word for its type of value.
-    AddVerdictMap {
-        add: VerdictMap,
+    /// A map: the `nftables` crate has no word for verdicts as its type of value.
+    AddMap {
+        add: Map,
     },
-    DeleteVerdictMap {
-        delete: VerdictMap,
+    DeleteMap {
+        delete: Map,
     },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct VerdictMap {
-    map: VerdictMapBody,
+pub(crate) struct Map {
+    map: MapBody,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
-struct VerdictMapBody {
+struct MapBody {
     family: NfFamily,
     table: &'static str,
     name: String,
     #[serde(rename = "type")]
-    key: Vec<SetType>,
+    key: SetTypeValue<'static>,
     map: &'static str,
 }
 
@@ -45,9 +45,8 @@ pub(crate) fn diff(at: TableName, found: Option<&Table>, wanted: &Table) -> Vec<
     let old = found.unwrap_or(&empty);
     let mut commands = Vec::new();
     // A set whose key changed is made anew; its users are rewritten first because their text names it anew anyway.
-    let same_kind = |name: &String, set: &Set| {
-        old.sets.get(name).is_some_and(|was| was.key == set.key && was.verdicts == set.verdicts)
-    };
+    let same_kind =
+        |name: &String, set: &Set| old.sets.get(name).is_some_and(|was| was.key == set.key && was.kind == set.kind);
     for (name, set) in wanted.sets.iter().filter(|(name, set)| !same_kind(name, set)) {
         if old.sets.contains_key(name) {
             commands.push(delete_set(at, name, &old.sets[name]));
@@ -79,9 +78,13 @@ pub(crate) fn diff(at: TableName, found: Option<&Table>, wanted: &Table) -> Vec<
     let gone: Vec<&String> = old.chains.keys().filter(|name| !wanted.chains.contains_key(*name)).collect();
     let gone_sets = || old.sets.iter().filter(|(name, _)| !wanted.sets.contains_key(*name));
     commands.extend(gone.iter().map(|name| flush_chain(at, name)));
-    commands.extend(gone_sets().filter(|(_, set)| set.verdicts).map(|(name, set)| delete_set(at, name, set)));
+    commands.extend(
+        gone_sets().filter(|(_, set)| set.kind == SetKind::Verdicts).map(|(name, set)| delete_set(at, name, set)),
+    );
     commands.extend(gone.iter().map(|name| delete_chain(at, name)));
-    commands.extend(gone_sets().filter(|(_, set)| !set.verdicts).map(|(name, set)| delete_set(at, name, set)));
+    commands.extend(
+        gone_sets().filter(|(_, set)| set.kind != SetKind::Verdicts).map(|(name, set)| delete_set(at, name, set)),
+    );
     if found.is_none() {
         let table = NfTable { family: at.family, name: at.name.into(), handle: None };
         commands.insert(0, Command::Known(NfCmd::Add(NfListObject::Table(table))));
@@ -95,8 +98,8 @@ fn elements(at: TableName, name: &str, was: Option<&Set>, set: &Set, commands: &
     let stays = |key: &Vec<String>, target: &Option<String>| set.elements.get(key) == Some(target);
     let gone = was.iter().flat_map(|was| &was.elements).filter(|(key, target)| !stays(key, target));
     let new = set.elements.iter().filter(|(key, target)| !same(key, target));
-    let gone: Vec<Expression<'static>> = gone.map(|(key, target)| element(key, target.as_deref())).collect();
-    let new: Vec<Expression<'static>> = new.map(|(key, target)| element(key, target.as_deref())).collect();
+    let gone: Vec<Expression<'static>> = gone.map(|(key, target)| element(set.kind, key, target.as_deref())).collect();
+    let new: Vec<Expression<'static>> = new.map(|(key, target)| element(set.kind, key, target.as_deref())).collect();
     let change = |elem: Vec<Expression<'static>>| {
         NfListObject::Element(Element {
             family: at.family,
@@ -113,7 +116,7 @@ fn elements(at: TableName, name: &str, was: Option<&Set>, set: &Set, commands: &
     }
 }
 
-fn element(key: &[String], target: Option<&str>) -> Expression<'static> {
+fn element(kind: SetKind, key: &[String], target: Option<&str>) -> Expression<'static> {
     let key = match key {
         [one] => expr::text(one.clone()),
         parts => {
@@ -122,6 +125,7 @@ fn element(key: &[String], target: Option<&str>) -> Expression<'static> {
     };
     match target {
         None => key,
+        Some(address) if kind == SetKind::Addresses => Expression::List(vec![key, expr::text(address)]),
         Some(chain) => {
             let target = nftables::stmt::JumpTarget { target: chain.to_owned().into() };
             Expression::List(vec![key, Expression::Verdict(nftables::expr::Verdict::Goto(target))])
@@ -130,31 +134,38 @@ fn element(key: &[String], target: Option<&str>) -> Expression<'static> {
 }
 
 fn add_set(at: TableName, name: &str, set: &Set) -> Command {
-    if set.verdicts {
-        return Command::AddVerdictMap { add: verdict_map(at, name, set) };
+    match set.kind {
+        SetKind::Plain => Command::Known(NfCmd::Add(plain_set(at, name, set))),
+        SetKind::Verdicts => Command::AddMap { add: map(at, name, set, "verdict") },
+        SetKind::Addresses => Command::AddMap { add: map(at, name, set, "ipv4_addr") },
     }
-    Command::Known(NfCmd::Add(plain_set(at, name, set)))
 }
 
 fn delete_set(at: TableName, name: &str, set: &Set) -> Command {
-    if set.verdicts {
-        return Command::DeleteVerdictMap { delete: verdict_map(at, name, set) };
+    match set.kind {
+        SetKind::Plain => Command::Known(NfCmd::Delete(plain_set(at, name, set))),
+        SetKind::Verdicts => Command::DeleteMap { delete: map(at, name, set, "verdict") },
+        SetKind::Addresses => Command::DeleteMap { delete: map(at, name, set, "ipv4_addr") },
     }
-    Command::Known(NfCmd::Delete(plain_set(at, name, set)))
 }
 
 fn plain_set(at: TableName, name: &str, set: &Set) -> NfListObject<'static> {
-    let set_type = match set.key.as_slice() {
-        [one] => SetTypeValue::Single(*one),
-        parts => SetTypeValue::Concatenated(Cow::Owned(parts.to_vec())),
-    };
+    let set_type = key_type(set);
     let (table, name) = (at.name.into(), name.to_owned().into());
     NfListObject::Set(Box::new(NfSet { family: at.family, table, name, set_type, ..NfSet::default() }))
 }
 
-fn verdict_map(at: TableName, name: &str, set: &Set) -> VerdictMap {
-    let (family, table, key) = (at.family, at.name, set.key.clone());
-    VerdictMap { map: VerdictMapBody { family, table, name: name.to_owned(), key, map: "verdict" } }
+/// A concatenation of one is another type to nft than that one.
+fn key_type(set: &Set) -> SetTypeValue<'static> {
+    match set.key.as_slice() {
+        [one] => SetTypeValue::Single(*one),
+        parts => SetTypeValue::Concatenated(Cow::Owned(parts.to_vec())),
+    }
+}
+
+fn map(at: TableName, name: &str, set: &Set, values: &'static str) -> Map {
+    let (family, table, key) = (at.family, at.name, key_type(set));
+    Map { map: MapBody { family, table, name: name.to_owned(), key, map: values } }
 }
 
 fn bare_chain(at: TableName, name: &str) -> NfChain<'static> {
@@ -195,6 +206,8 @@ fn add_rule(at: TableName, chain: &str, rule: &Rule) -> Command {
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};
+
+    use nftables::schema::SetType;
 
     const AT: TableName = TableName { family: NfFamily::INet, name: "t" };
 

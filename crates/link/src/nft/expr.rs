@@ -1,7 +1,7 @@
 //! The few nftables expressions that our rules are made of, short enough to read a rule as a line.
 
 use nftables::expr::{
-    CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range, SetItem,
+    CT, CTDir, Expression, Map, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range, SetItem,
 };
 use nftables::stmt::{JumpTarget, Match, NAT, Operator, Statement, VerdictMap};
 
@@ -102,6 +102,20 @@ pub(crate) fn goto(chain: impl Into<String>) -> Stmt {
 /// Goes where the verdict map `map` says for `key`; on to the next rule when it says nothing.
 pub(crate) fn vmap(key: Expr, map: &str) -> Stmt {
     Statement::VerdictMap(VerdictMap { key, data: set(map) })
+}
+
+/// To the address that the map `map` has for `key`; on to the next rule when it has none.
+fn mapped(key: Expr, map: &str) -> Option<NAT<'static>> {
+    let addr = Expression::Named(NamedExpression::Map(Box::new(Map { key, data: set(map) })));
+    Some(NAT { addr: Some(addr), family: None, port: None, flags: None })
+}
+
+pub(crate) fn snat_by(key: Expr, map: &str) -> Stmt {
+    Statement::SNAT(mapped(key, map))
+}
+
+pub(crate) fn dnat_by(key: Expr, map: &str) -> Stmt {
+    Statement::DNAT(mapped(key, map))
 }
 
 pub(crate) fn snat(to: impl ToString) -> Stmt {

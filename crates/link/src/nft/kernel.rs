@@ -10,7 +10,7 @@ use nova_run::{RunError, Runner};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Command, FirewallError, Hook, Rule, Set, Table, TableName};
+use super::{Command, FirewallError, Hook, Rule, Set, SetKind, Table, TableName};
 
 /// Ten thousand guests list as some 20 MB.
 const LISTING_CAP_BYTES: usize = 256 << 20;
@@ -53,6 +53,8 @@ struct FoundSet {
     name: String,
     #[serde(rename = "type")]
     key: Value,
+    /// What a map's targets are.
+    map: Option<String>,
     #[serde(default)]
     elem: Vec<Value>,
 }
@@ -104,7 +106,7 @@ fn read(json: &[u8]) -> Result<Table, FirewallError> {
                     let found: FoundSet = serde_json::from_value(body)?;
                     let key = found_key(&found.key);
                     let elements: BTreeMap<_, _> = found.elem.iter().map(found_element).collect();
-                    table.sets.insert(found.name, Set { key, verdicts: kind == "map", elements });
+                    table.sets.insert(found.name, Set { key, kind: found_kind(found.map.as_deref()), elements });
                 }
                 _ => {}
             }
@@ -115,6 +117,14 @@ fn read(json: &[u8]) -> Result<Table, FirewallError> {
 
 fn hook(kind: Option<NfChainType>, hook: Option<NfHook>, priority: Option<i32>) -> Option<Hook> {
     Some(Hook { kind: kind?, hook: hook?, priority: priority? })
+}
+
+fn found_kind(map: Option<&str>) -> SetKind {
+    match map {
+        None => SetKind::Plain,
+        Some("ipv4_addr") => SetKind::Addresses,
+        Some(_) => SetKind::Verdicts,
+    }
 }
 
 /// Types that we do not use read as none, so that such a set differs from ours and is made anew.
@@ -129,8 +139,9 @@ fn found_key(key: &Value) -> Vec<SetType> {
 fn found_element(element: &Value) -> (Vec<String>, Option<String>) {
     if let Value::Array(pair) = element {
         let key = pair.first().map(found_parts).unwrap_or_default();
-        let target = pair.get(1).and_then(|verdict| verdict.pointer("/goto/target")).and_then(Value::as_str);
-        return (key, Some(target.unwrap_or_default().to_owned()));
+        let chain = |verdict: &Value| verdict.pointer("/goto/target").and_then(Value::as_str).map(str::to_owned);
+        let target = pair.get(1).and_then(|value| value.as_str().map(str::to_owned).or_else(|| chain(value)));
+        return (key, Some(target.unwrap_or_default()));
     }
     (found_parts(element), None)
 }

@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     pub(crate) networks: Vec<Network>,
     /// Flag `flat_interface`.
     pub(crate) flat_interface: Option<String>,
+    /// Flag `vlan_interface`.
+    pub(crate) vlan_interface: String,
     pub(crate) links: Asked<Vec<Wire>>,
     /// How many dnsmasq run for each bridge that is served here.
     pub(crate) dnsmasq: BTreeMap<String, Asked<usize>>,
@@ -93,9 +95,15 @@ impl Machine {
         !daemon.gave_up && daemon.is_up(self.down_after)
     }
 
-    /// The networks that this host serves.
+    /// The networks that this host serves. Of the VLANs that were made, those without a project wait.
     pub(crate) fn served(&self) -> impl Iterator<Item = &Network> {
-        self.networks.iter().filter(|network| network.host.as_ref() == Some(&self.host))
+        let in_use = |network: &&Network| network.vlan.is_none() || network.project.is_some();
+        self.networks.iter().filter(|network| network.host.as_ref() == Some(&self.host)).filter(in_use)
+    }
+
+    /// The network that has a network's bridge, and is served instead: a bridge carries one.
+    pub(crate) fn crowded_out_by(&self, network: &Network) -> Option<&Network> {
+        self.served().find(|other| other.bridge == network.bridge && other.id < network.id)
     }
 
     /// Whether guests can be here.

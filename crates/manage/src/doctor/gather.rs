@@ -61,6 +61,7 @@ impl Eyes {
             daemons,
             down_after: i64::try_from(common.service_down_time.as_secs()).unwrap_or(i64::MAX),
             flat_interface: flags.flat_interface.clone(),
+            vlan_interface: flags.vlan_interface.clone(),
             links: self.links().await,
             dnsmasq: served.map(dnsmasq).collect::<BTreeMap<_, _>>(),
             networks,
@@ -104,7 +105,7 @@ impl Eyes {
     }
 
     async fn links(&self) -> Asked<Vec<Wire>> {
-        let links = self.links.list().await.map_err(|e| format!("interfaces cannot be listed: {e}"))?;
+        let links = self.links.list().await.map_err(|e| told("interfaces cannot be listed", e))?;
         let wire = |link: nova_link::links::Link| Wire {
             name: link.name,
             bridge: link.bridge,
@@ -116,7 +117,7 @@ impl Eyes {
 
     async fn nft(&self, arguments: &[&str]) -> Asked<String> {
         let command = Command::new("nft").args(arguments.iter().copied()).deadline(ANSWER_WITHIN);
-        self.runner.run(command).await.map(|output| output.text()).map_err(|e| format!("nft cannot be asked: {e}"))
+        self.runner.run(command).await.map(|output| output.text()).map_err(|e| told("nft cannot be asked", e))
     }
 
     async fn tables(&self) -> Asked<BTreeSet<String>> {
@@ -181,6 +182,11 @@ impl Eyes {
             Ok(_) => Keys::WrongSecret(id),
         })
     }
+}
+
+/// What was not possible, and all that is known of why.
+fn told(what: &str, why: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{what}: {:#}", anyhow::Error::from(why))
 }
 
 fn is_pid(name: &std::ffi::OsStr) -> bool {

@@ -68,7 +68,7 @@ pub(crate) fn judge(machine: &Machine, guest: &Guest) -> Vec<Finding> {
 fn instance(walk: &mut Walk, machine: &Machine, view: &InstanceView) -> bool {
     let Instance { id, state, host, reason, image, .. } = &view.instance;
     let again = format!("euca-run-instances {image}");
-    let why = reason.as_ref().map_or(String::new(), |r| format!(": {} ({})", r.message, r.code));
+    let why = reason.as_ref().map_or(String::new(), |reason| format!(": {}", reason.message));
     match state.vm {
         VmState::Running if state.task.is_none() => walk.ok("instance", format!("{id} runs")),
         VmState::Running => walk.broken("instance", format!("{id} is being rebooted"), "wait a moment"),

@@ -49,7 +49,10 @@ fn daemons(walk: &mut Walk, machine: &Machine) {
     for daemon in here {
         let name = &daemon.binary;
         if !machine.is_up(daemon) {
-            let what = format!("{name} does not report (for {} s)", daemon.silent_seconds);
+            let what = match daemon.gave_up {
+                true => format!("{name} was stopped"),
+                false => format!("{name} has not reported for {} s", daemon.silent_seconds.max(0)),
+            };
             walk.broken("daemons", what, format!("service {name} restart (nova-combined where one process is all)"));
         } else if daemon.disabled {
             let mend = format!("nova-manage service enable {} {name}", machine.host);
@@ -65,6 +68,10 @@ pub(super) fn serving(walk: &mut Walk, machine: &Machine, network: &Network) {
     if !machine.dhcp() {
         walk.ok("dnsmasq", "FlatManager runs none: guests read their address from a seed disk");
         return;
+    }
+    if let Some(other) = machine.crowded_out_by(network) {
+        let what = format!("{} is not served: its bridge {} carries {}", network.cidr, network.bridge, other.cidr);
+        return walk.broken("network", what, format!("nova-manage network delete {}", network.cidr));
     }
     wires(walk, machine, network);
     if let Ok(links) = &machine.links {
@@ -129,12 +136,15 @@ pub(super) fn wires(walk: &mut Walk, machine: &Machine, network: &Network) {
         (None, None) => return,
     };
     match find(&member) {
-        None if step == "vlan" => walk.broken(step, format!("there is no interface {member}"), restart),
-        None => walk.broken(
-            step,
-            format!("there is no interface {member}"),
-            format!("set --flat_interface to one of this host's (ip link), then: {restart}"),
-        ),
+        None if step == "vlan" => {
+            let under = &machine.vlan_interface;
+            let (what, mend) = match find(under) {
+                None => (format!("there is no {under} that {member} could be on"), lost("vlan_interface", restart)),
+                Some(_) => (format!("there is no interface {member}"), restart.to_owned()),
+            };
+            walk.broken(step, what, mend);
+        }
+        None => walk.broken(step, format!("there is no interface {member}"), lost("flat_interface", restart)),
         Some(wire) if wire.bridge.as_ref() != Some(bridge) => {
             walk.broken(step, format!("{member} is not on {bridge}"), restart);
         }
@@ -143,6 +153,10 @@ pub(super) fn wires(walk: &mut Walk, machine: &Machine, network: &Network) {
         }
         Some(_) => walk.ok(step, format!("{member} is on {bridge} and up")),
     }
+}
+
+fn lost(flag: &str, restart: &str) -> String {
+    format!("set --{flag} to one of this host's interfaces (ip link), then: {restart}")
 }
 
 /// What a compute host needs so that groups hold.

@@ -144,7 +144,7 @@ fn an_instance_that_does_not_run_ends_the_walk() {
     told(
         failed,
         expect![[r#"
-        instance [broken] i-0000000a is over: No disk. (Server.InternalError)
+        instance [broken] i-0000000a is over: No disk.
           euca-run-instances ami-00000001"#]],
     );
     let unplaced = |machine: &mut Machine, guest: &mut Guest| {
@@ -177,8 +177,14 @@ fn daemons_that_are_away_are_named() {
     told_of_host(
         |machine| machine.daemons[0].silent_seconds = 100,
         expect![[r#"
-        daemons [broken] nova-api does not report (for 100 s)
+        daemons [broken] nova-api has not reported for 100 s
           service nova-api restart (nova-combined where one process is all)"#]],
+    );
+    told_of_host(
+        |machine| machine.daemons[0].gave_up = true,
+        expect![[r#"
+            daemons [broken] nova-api was stopped
+              service nova-api restart (nova-combined where one process is all)"#]],
     );
     told_of_host(
         |machine| machine.daemons[3].disabled = true,

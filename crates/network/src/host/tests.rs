@@ -1,5 +1,8 @@
 //! One turn of the network host after another, on fakes.
 
+mod floating;
+
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 

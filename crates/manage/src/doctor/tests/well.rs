@@ -60,6 +60,7 @@ pub(super) fn machine() -> Machine {
         down_after: 60,
         networks: vec![network()],
         flat_interface: None,
+        vlan_interface: "eth0".to_owned(),
         links: Ok(vec![bridge, wire("tap0000000a", Some("br100"))]),
         dnsmasq: [("br100".to_owned(), Ok(2))].into(),
         forwarding: Ok(true),

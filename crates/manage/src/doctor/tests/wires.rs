@@ -73,7 +73,7 @@ fn what_joins_the_bridges_of_hosts_is_looked_at() {
         flat,
         expect![[r#"
         interface [broken] there is no interface eth1
-          set --flat_interface to one of this host's (ip link), then: service nova-network restart"#]],
+          set --flat_interface to one of this host's interfaces (ip link), then: service nova-network restart"#]],
     );
     let off = |machine: &mut Machine| {
         flat(machine);
@@ -88,6 +88,17 @@ fn what_joins_the_bridges_of_hosts_is_looked_at() {
     let tagged = |machine: &mut Machine| {
         machine.manager = ManagerKind::Vlan;
         machine.networks[0].vlan = Some(Vlan::try_from(100_i64).unwrap());
+        machine.networks[0].project = Some("moon".parse().unwrap());
+    };
+    told_of_host(
+        tagged,
+        expect![[r#"
+            vlan [broken] there is no eth0 that vlan100 could be on
+              set --vlan_interface to one of this host's interfaces (ip link), then: service nova-network restart"#]],
+    );
+    let tagged = |machine: &mut Machine| {
+        tagged(machine);
+        links(machine).push(wire("eth0", None));
     };
     told_of_host(
         tagged,
@@ -188,5 +199,32 @@ fn settings_tables_and_routes_of_the_host_are_looked_at() {
         expect![[r#"
         public address [broken] no interface of this host has 4.4.4.4
           service nova-network restart"#]],
+    );
+}
+
+#[test]
+fn of_the_vlans_that_were_made_those_without_a_project_wait() {
+    let waiting = |machine: &mut Machine| {
+        machine.manager = ManagerKind::Vlan;
+        machine.networks[0].vlan = Some(Vlan::try_from(100_i64).unwrap());
+        links(machine).clear();
+        machine.default_route = Ok(false);
+    };
+    told_of_host(waiting, expect![""]);
+}
+
+#[test]
+fn a_bridge_carries_one_network() {
+    let crowded = |machine: &mut Machine| {
+        let mut second = machine.networks[0].clone();
+        second.id = nova_types::NetworkId::new(2);
+        second.cidr = "192.168.1.0/24".parse().unwrap();
+        machine.networks.push(second);
+    };
+    told_of_host(
+        crowded,
+        expect![[r#"
+            network [broken] 192.168.1.0/24 is not served: its bridge br100 carries 192.168.0.0/24
+              nova-manage network delete 192.168.1.0/24"#]],
     );
 }
