@@ -1,13 +1,13 @@
 //! The queries of `instances`, on every engine.
 
-use nova_types::instance::{Instance, StateReason};
+use nova_types::instance::{Instance, NewInstances, StateReason};
 use nova_types::quota::{Quotas, Resource};
 use nova_types::state::{Event, State, Task, VmState};
 use nova_types::{HostName, InstanceId, ProjectId};
 
 use super::{
     Guard, apply, cleaned, describe, due_on_host, due_scheduler, expire, fail, finish, finish_terminate, get,
-    insert_batch, of_reservation, on_host, page, place, read, request,
+    images_in_use, insert_batch, living, of_reservation, on_host, page, place, read, request,
 };
 use crate::dev::{self, fixtures};
 use crate::error::{DbError, Unique};
@@ -62,6 +62,26 @@ async fn used(db: &Db) -> (u32, u32, u32) {
     let node = compute_nodes::list(&mut conn, ROOM).await.unwrap().remove(0);
     let instances = quotas::usage(&mut conn, &project(), Resource::Instances).await.unwrap();
     (instances, node.memory_mb_used, node.vcpus_used)
+}
+
+#[tokio::test]
+async fn what_lives_and_what_it_is_made_of_is_told_wherever_it_is() {
+    dev::each(async |db: &Db| {
+        let ids = placed(db, 2).await;
+        let other = "aki-00000007".parse().unwrap();
+        let waiting = NewInstances { kernel: Some(other), ..fixtures::new_instances(&project(), 1) };
+        let waiting = transaction!(db, |tx| { insert_batch(tx, &waiting).await }).unwrap();
+        let image = stored(db, ids[0]).await.image;
+        event(db, ids[1], Event::Terminate).await;
+        let epoch = stored(db, ids[1]).await.epoch;
+        transaction!(db, |tx| { finish_terminate(tx, ids[1], epoch, 0).await }).unwrap();
+        let mut conn = db.read().await.unwrap();
+        let asked = [ids[0], ids[1], waiting[0], InstanceId::new(999)];
+        assert_eq!(living(&mut conn, &asked).await.unwrap(), [ids[0], waiting[0]].into());
+        assert_eq!(living(&mut conn, &[]).await.unwrap(), [].into());
+        assert_eq!(images_in_use(&mut conn).await.unwrap(), [image, other].into());
+    })
+    .await;
 }
 
 #[tokio::test]
