@@ -6,6 +6,7 @@ mod domains;
 mod floating;
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use nova_db::{compute_nodes, images, instances, networks, services};
 use nova_images::{ImageStore, InstanceFolders};
 use nova_link::dnsmasq::{DhcpServers, Dnsmasq};
-use nova_link::links::{KernelLinks, LinkKind, Links};
+use nova_link::links::{KernelLinks, Link, LinkKind, Links};
 use nova_run::{Command, Host, Runner};
 use nova_types::image::{Image, ImageState};
 use nova_types::instance::Instance;
@@ -40,6 +41,8 @@ struct Wanted {
     running: BTreeSet<InstanceId>,
     /// Bridges of all networks: one of these is nowhere a leak.
     bridges: BTreeSet<String>,
+    /// Bridges of networks that other hosts serve, and their gateways' addresses.
+    gateways_elsewhere: BTreeSet<(String, Ipv4Addr)>,
     /// Bridges whose DHCP server is here.
     served: BTreeSet<String>,
     daemons: BTreeSet<String>,
@@ -56,6 +59,8 @@ struct World {
     domains: Option<BTreeSet<InstanceId>>,
     taps: Vec<(String, Option<String>)>,
     own_bridges: Vec<String>,
+    /// What addresses these have.
+    addresses: BTreeSet<(String, Ipv4Addr)>,
     /// Interfaces of ours that carry networks between hosts, and the bridges that they are on.
     own_segments: Vec<(String, Option<String>)>,
     served: Vec<String>,
@@ -90,6 +95,8 @@ impl Wanted {
         let conn = &mut cx.db.read().await?;
         let networks = networks::list(conn).await?;
         let served = networks.iter().filter(|n| n.host.as_ref() == Some(host)).map(|n| n.bridge.clone()).collect();
+        let others = networks.iter().filter(|n| n.host.as_ref().is_some_and(|other| other != host));
+        let gateways_elsewhere = others.map(|n| (n.bridge.clone(), n.gateway)).collect();
         let services = services::list(conn).await?;
         let keeps_images = keeps_images(&services, host);
         let daemons = services.into_iter().filter(|s| s.host == *host).map(|s| s.binary);
@@ -101,6 +108,7 @@ impl Wanted {
             elsewhere: instances::living(conn, &folders).await?,
             instances: here.into_iter().map(|v| v.instance.id).collect(),
             bridges: networks.into_iter().map(|n| n.bridge).collect(),
+            gateways_elsewhere,
             served,
             daemons: daemons.collect(),
             images: images::list(conn, None).await?,
@@ -144,6 +152,8 @@ impl World {
                     links.iter().filter(|l| is_tap(&l.name)).map(|l| (l.name.clone(), l.bridge.clone())).collect();
                 let (bridges, others): (Vec<_>, Vec<_>) =
                     links.into_iter().filter(|l| l.ours).partition(|l| l.kind == LinkKind::Bridge);
+                let addresses = |l: &Link| l.addresses.iter().map(|at| (l.name.clone(), at.addr())).collect::<Vec<_>>();
+                world.addresses = bridges.iter().flat_map(addresses).collect();
                 world.own_bridges = bridges.into_iter().map(|l| l.name).collect();
                 let segments = others.into_iter().filter(|l| l.kind == LinkKind::Segment);
                 world.own_segments = segments.map(|l| (l.name, l.bridge)).collect();
@@ -204,6 +214,10 @@ fn compare(world: &World, wanted: &Wanted, networks_path: &Path) -> Vec<Leak> {
         let mend = format!("kill $(cat {base}.pid); rm -r {base}.*");
         leak("W4", format!("{bridge} has a DHCP server or its files, and no network of this host"), mend);
     }
+    for (bridge, gateway) in world.addresses.intersection(&wanted.gateways_elsewhere) {
+        let what = format!("{bridge} has the gateway's address {gateway}, and another host serves that network");
+        leak("W4", what, "systemctl restart nova-network".to_owned());
+    }
     for (family, table) in &world.tables {
         let daemon = TABLES.iter().find(|(name, _)| name == table).map(|(_, daemon)| *daemon);
         if daemon.is_some_and(|d| !wanted.daemons.contains(d)) {
@@ -263,6 +277,7 @@ fn table(line: &str) -> Option<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::path::Path;
 
     use expect_test::expect;
@@ -278,6 +293,7 @@ mod tests {
             domains: Some([id].into()),
             taps: vec![("tap0000000a".into(), Some("br100".into())), ("tap0000000b".into(), Some("docker0".into()))],
             own_bridges: vec!["br100".into()],
+            addresses: [("br100".to_owned(), Ipv4Addr::new(10, 0, 0, 1))].into(),
             own_segments: vec![("vlan100".into(), Some("br100".into()))],
             served: vec!["br100".into()],
             tables: vec![("bridge".into(), "nova_compute".into())],
@@ -293,6 +309,7 @@ mod tests {
             elsewhere: [].into(),
             running: [InstanceId::new(10)].into(),
             bridges: ["br100".to_owned()].into(),
+            gateways_elsewhere: [].into(),
             served: ["br100".to_owned()].into(),
             daemons: ["nova-compute".to_owned()].into(),
             images: vec![],
@@ -300,6 +317,10 @@ mod tests {
         let mut world = world();
         world.stored.clear();
         assert_eq!(compare(&world, &wanted, Path::new("/n")), []);
+        wanted.gateways_elsewhere = world.addresses.clone();
+        let [twice] = compare(&world, &wanted, Path::new("/n")).try_into().unwrap();
+        assert_eq!(twice.what, "br100 has the gateway's address 10.0.0.1, and another host serves that network");
+        wanted.gateways_elsewhere.clear();
         wanted.instances.clear();
         assert_eq!(compare(&world, &wanted, Path::new("/n")).len(), 3, "guest, folder and tap");
         wanted.elsewhere = [InstanceId::new(10)].into();
