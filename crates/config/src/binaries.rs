@@ -95,7 +95,10 @@ impl<C> Recipe<C> {
             flagfile::read(file, &asked_by, &known, surroundings.home.as_deref(), &mut settings)?;
         }
         for (name, value) in line.set {
-            settings.set(name, &value, Origin::CommandLine);
+            match known.is_many(name) {
+                true => settings.add(name, &value, Origin::CommandLine),
+                false => settings.set(name, &value, Origin::CommandLine),
+            }
         }
         line.undefok.iter().for_each(|names| settings.allow_unknown(names));
         settings.translate_former()?;

@@ -46,7 +46,7 @@ pub(crate) fn parse(
     let mut set = Vec::new();
     for (name, _) in known.flags() {
         if matches.value_source(name) == Some(ValueSource::CommandLine) {
-            set.extend(matches.get_one::<String>(name).map(|value| (name, value.clone())));
+            set.extend(texts(name).into_iter().map(|value| (name, value)));
         }
     }
     let rest = if program.rest.is_some() { texts(REST) } else { Vec::new() };
@@ -123,6 +123,7 @@ fn command(program: Program, groups: &[&'static [Flag]], known: &Known) -> Comma
             None => arg.hide(true),
         };
         command = command.arg(match kind {
+            Kind::Many(shown) => arg.value_name(shown).allow_hyphen_values(true).action(ArgAction::Append),
             Kind::Value(shown) => arg.value_name(shown).allow_hyphen_values(true),
             Kind::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL"),
         });

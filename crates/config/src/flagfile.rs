@@ -79,6 +79,7 @@ impl FlagFiles<'_> {
                 (true, Some(_)) if negated => {
                     return Err(ConfigError::Usage(format!("{origin}: --no{name} takes no value")));
                 }
+                (_, Some(value)) if self.known.is_many(name) => self.settings.add(name, value, origin),
                 (_, Some(value)) => self.settings.set(name, value, origin),
                 (false, None) if explained => {
                     self.settings.warn(Warning::OnlyExplained { flag: name.to_owned(), origin });

@@ -103,6 +103,11 @@ impl Known {
         self.flags.get(name).copied()
     }
 
+    /// Whether all values of this flag count, not only the last.
+    pub(crate) fn is_many(&self, name: &str) -> bool {
+        matches!(self.flag(name), Some(Flag { kind: Kind::Many(_), .. }))
+    }
+
     /// Finds the flag of a written name: as it is, after `no`, or by a beginning that only one flag has.
     pub(crate) fn named(&self, written: &str) -> Named {
         let written = written.replace('-', "_");

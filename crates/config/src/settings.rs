@@ -36,6 +36,14 @@ impl Settings {
         self.set.insert(name, (value.to_owned(), origin));
     }
 
+    /// Adds a value to those that were set in the same kind of place.
+    pub(crate) fn add(&mut self, name: &'static str, value: &str, origin: Origin) {
+        let before =
+            self.set.get(name).filter(|(_, from)| std::mem::discriminant(from) == std::mem::discriminant(&origin));
+        let all = before.map_or(value.to_owned(), |(before, _)| format!("{before} {value}"));
+        self.set.insert(name, (all, origin));
+    }
+
     pub(crate) fn warn(&mut self, warning: Warning) {
         self.warnings.push(warning);
     }

@@ -307,6 +307,19 @@ fn defaults_follow_the_state_folder() {
 }
 
 #[test]
+fn every_replica_counts_and_those_of_the_command_line_replace_the_files() {
+    let show = |c: &CombinedConfig| {
+        let urls = c.database.sql_read_connection.iter().map(crate::DatabaseUrl::expose);
+        format!("{} within {:?}", urls.collect::<Vec<_>>().join(" and "), c.database.sql_max_replica_lag)
+    };
+    let file = "--sql_read_connection=mysql://u:p$$@a/n\n--sql_read_connection=mysql://b/n";
+    check(file, &["--sql_max_replica_lag=2"], show, expect!["mysql://u:p$@a/n and mysql://b/n within 2s"]);
+    let given = ["--sql_read_connection=mysql://c/n", "--sql_read_connection=mysql://d/n"];
+    check(file, &given, show, expect!["mysql://c/n and mysql://d/n within 5s"]);
+    check("", &[], show, expect![" within 5s"]);
+}
+
+#[test]
 fn words_after_the_flags_belong_to_the_command() {
     let args = ["nova-manage", "--verb", "--host", "h", "user", "create", "--verbose=no", "-x"].map(Into::into);
     let loaded = ManageConfig::load_in(args, &Surroundings::bare()).unwrap();

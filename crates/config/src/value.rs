@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Switch,
     /// `--name=VALUE`, with what the help calls the value.
     Value(&'static str),
+    /// The same as often as one likes: all values count.
+    Many(&'static str),
 }
 
 /// A type that a flag can have.
@@ -168,6 +170,16 @@ impl FromFlag for DatabaseUrl {
     }
 }
 
+/// Each in its own `--name=URL`.
+impl FromFlag for Vec<DatabaseUrl> {
+    const KIND: Kind = Kind::Many("URL");
+    const SECRET: bool = true;
+
+    fn from_flag(text: &str) -> Result<Self, String> {
+        text.split_whitespace().map(DatabaseUrl::from_flag).collect()
+    }
+}
+
 impl FromFlag for Vlan {
     const KIND: Kind = Kind::Value("TAG");
 
@@ -239,7 +251,7 @@ mod tests {
     #[test]
     fn a_list_drops_blanks_and_empty_items() {
         assert_eq!(Vec::from_flag(" a, b ,,c"), Ok(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()]));
-        assert_eq!(Vec::from_flag(""), Ok(Vec::new()));
+        assert_eq!(Vec::<String>::from_flag(""), Ok(Vec::new()));
     }
 
     #[test]

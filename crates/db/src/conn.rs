@@ -176,6 +176,11 @@ impl Conn {
     /// # Errors
     /// As [`insert`](Self::insert); some of the rows may then be in, so call it inside a transaction.
     pub async fn insert_many(&mut self, head: &'static str, rows: &[Vec<Value>]) -> Result<u64, DbError> {
+        self.insert_many_text(head, rows).await
+    }
+
+    /// The same for a head that is put together from constants of the program.
+    pub(crate) async fn insert_many_text(&mut self, head: &str, rows: &[Vec<Value>]) -> Result<u64, DbError> {
         let width = rows.first().map_or(1, |row| row.len().max(1));
         let group = format!("({})", vec!["?"; width].join(","));
         let mut inserted = 0;

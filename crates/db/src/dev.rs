@@ -26,6 +26,12 @@ impl std::ops::Deref for TestDb {
     }
 }
 
+/// A database that somebody else keeps, as one of a test's.
+#[must_use]
+pub fn lent(db: Db) -> TestDb {
+    TestDb { db, _folder: None }
+}
+
 /// A migrated SQLite database in a temporary file.
 ///
 /// # Panics
@@ -102,6 +108,16 @@ async fn create(server: &servers::Server) -> (TestDb, String) {
     admin.close().await;
     let url = server.url(&name);
     (TestDb { db: open(&url).await, _folder: None }, url)
+}
+
+/// A database without tables on a MariaDB of the test's own that is started with `arguments`; its folder is `name`.
+///
+/// # Panics
+/// When it does not start.
+pub async fn on_mariadb_with(name: &str, arguments: &[&str]) -> Option<TestDb> {
+    servers::mariadb()?;
+    let server = servers::own_mariadb(name, arguments).unwrap_or_else(|error| panic!("starting {name}: {error}"));
+    Some(create(&server).await.0)
 }
 
 /// A fresh, migrated database on a server of `engine` that can be reached at another port, too, and its URL.

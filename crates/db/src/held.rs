@@ -10,7 +10,7 @@ use sqlx::{Database, Executor as _, MySql, Postgres, Sqlite};
 
 /// No statement of ours takes as long, so a server that does not answer within it is gone. Migrations and exports, which
 /// may take longer, do not wait by it.
-pub(crate) const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const STATEMENT_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) enum Raw {
     Sqlite(Held<Sqlite>),

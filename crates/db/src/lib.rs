@@ -12,6 +12,7 @@ mod conn;
 mod dialect;
 mod error;
 pub mod evacuations;
+pub mod export;
 pub mod fixed_ips;
 mod held;
 pub mod images;

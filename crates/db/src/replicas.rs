@@ -148,10 +148,9 @@ pub(crate) fn watch(db: Weak<Inner>) {
     tokio::spawn(async move {
         while let Some(inner) = db.upgrade() {
             if let Some(replicas) = &inner.replicas {
-                match replicas.measure(&inner.pools).await {
-                    Err(DbError::Unavailable(sqlx::Error::PoolClosed)) => return,
-                    // Then nobody can say how fresh the replicas are: what is known of them grows old.
-                    Ok(()) | Err(_) => {}
+                // When the primary cannot be asked, what is known of the replicas grows old by itself.
+                if let Err(DbError::Unavailable(sqlx::Error::PoolClosed)) = replicas.measure(&inner.pools).await {
+                    return;
                 }
             }
             drop(inner);

@@ -10,7 +10,7 @@ use nova_types::{
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
 /// One argument of a statement. `None` is NULL of that type (PostgreSQL wants to know which).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
     /// INTEGER.
     Int(Option<i32>),

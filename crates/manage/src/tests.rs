@@ -2,6 +2,7 @@
 
 mod accounts;
 mod credentials;
+mod export;
 mod hosts;
 mod images;
 mod networks;

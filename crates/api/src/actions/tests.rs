@@ -1,8 +1,10 @@
 //! The list as a whole: every action is tested, and open only to those it is for.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use expect_test::expect;
+use nova_db::dev::{self, pair::Pair};
+use nova_db::{Db, Engine, Options, key_pairs};
 
 use super::{ACTIONS, Needs};
 use crate::testing::TestCloud;
@@ -139,4 +141,29 @@ async fn the_version_asked_for_is_echoed_and_must_be_one() {
             format!("<DescribeRegionsResponse xmlns=\"http://ec2.amazonaws.com/doc/{version}/\"><requestId>");
         assert_eq!(answer.body.contains(&namespace), wanted == "200", "{}", answer.body);
     }
+}
+
+#[tokio::test]
+async fn replicas_answer_descriptions_except_to_those_who_just_wrote() {
+    let Some(pair) = Pair::start(Engine::MySql, "api").await else { return };
+    let lag = Duration::from_secs(60);
+    let options = Options { read_urls: vec![pair.replica_url()], max_replica_lag: lag, ..Options::default() };
+    let db = Db::open(&pair.primary_url(), &options).await.unwrap();
+    db.migrate().await.unwrap();
+    let cloud = TestCloud::start_on(dev::lent(db.clone()), db.clone(), &[]).await;
+    while db.replica(&["eve"]).await.is_none() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    pair.hold_back(true).await;
+    // Not through this API, so it knows nothing of it.
+    let (user, name) = ("eve".parse().unwrap(), "elsewhere".parse().unwrap());
+    let row = key_pairs::NewKeyPair { user: &user, name: &name, fingerprint: "f", public_key: "k" };
+    key_pairs::create(&mut db.write().await.unwrap(), &row).await.unwrap();
+    let eve = cloud.eve();
+    assert_eq!(eve.call("DescribeKeyPairs").await.texts("keyName"), [""; 0], "a replica answers");
+    let made = eve.call("CreateKeyPair KeyName=here").await;
+    assert_eq!(made.outcome(), "200", "{}", made.body);
+    assert_eq!(eve.call("DescribeKeyPairs").await.texts("keyName"), ["elsewhere", "here"]);
+    assert!(db.replica(&["joe", "acme"]).await.is_some(), "others are still sent to the replica");
 }

@@ -52,8 +52,12 @@ flags! {
     "Database"
     /// Where the rows are.
     DatabaseFlags {
-        /// The database, as SQLAlchemy writes it: sqlite:///FILE, mysql://USER:PASSWORD@HOST/NAME, postgresql://….
+        /// The database, as SQLAlchemy writes it: sqlite:///FILE, mysql://USER:PASSWORD@HOST[,HOST…]/NAME, postgresql://….
         sql_connection: DatabaseUrl = "sqlite:///$state_path/nova.sqlite",
+        /// A replica of it, which answers Describe calls; as often as there are replicas.
+        sql_read_connection: Vec<DatabaseUrl> = "",
+        /// How far a replica may be behind for that.
+        sql_max_replica_lag: Duration = "5",
         /// How long an idle connection is kept.
         sql_idle_timeout: Duration = "3600",
         /// How often to try to reach the database at the start.

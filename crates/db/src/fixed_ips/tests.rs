@@ -113,3 +113,29 @@ async fn a_lease_is_only_its_holders() {
     })
     .await;
 }
+
+/// Over TCP, a statement that is closed holds up the next for 40 ms (docs/performance.md).
+#[tokio::test]
+async fn no_statement_waits_for_a_late_acknowledgement() {
+    dev::each(async |db: &Db| {
+        let network = fixtures::flat_network(db, 24).await;
+        let ids = fixtures::launch(db, &fixtures::name("acme"), 16).await;
+        let mut quickest = std::time::Duration::MAX;
+        for round in 0..24 {
+            // Of many sizes, so that not every statement is an old acquaintance.
+            let some = &ids[..=(round % ids.len())];
+            let begun = std::time::Instant::now();
+            transaction!(db, |tx| { take(tx, network, some).await }).unwrap();
+            quickest = quickest.min(begun.elapsed());
+            transaction!(db, |tx| {
+                for id in some {
+                    release(tx, *id, 0).await?;
+                }
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert!(quickest < std::time::Duration::from_millis(40), "{quickest:?}");
+    })
+    .await;
+}

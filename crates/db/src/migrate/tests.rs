@@ -121,3 +121,27 @@ async fn a_table_without_transactions_is_refused() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_server_whose_default_is_without_transactions_still_gets_tables_with_them() {
+    let Some(db) = dev::on_mariadb_with("myisam", &["--default-storage-engine=MyISAM"]).await else { return };
+    db.migrate().await.unwrap();
+    // Nor is a table that an administrator adds by hand, through us, without them.
+    db.write().await.unwrap().execute_once("create table own (id integer)").await.unwrap();
+    db.ready().await.unwrap();
+    db.write().await.unwrap().execute_once("alter table key_pairs engine=Aria").await.unwrap();
+    for refused in [db.ready().await, db.migrate().await] {
+        let line = refused.unwrap_err().to_string();
+        assert_eq!(line, "table key_pairs is in a storage engine without transactions; convert it to InnoDB");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_innodb_is_refused() {
+    let arguments = ["--skip-innodb", "--default-storage-engine=Aria"];
+    let Some(db) = dev::on_mariadb_with("no-innodb", &arguments).await else { return };
+    for refused in [db.migrate().await, db.ready().await] {
+        assert!(matches!(refused, Err(DbError::NoInnoDb)), "{refused:?}");
+    }
+    assert_eq!(db.version().await.unwrap(), 0);
+}
