@@ -3,6 +3,7 @@
 //! `cargo bench -p nova-benches` runs all of them, `cargo bench -p nova-benches -- NAME` those whose name contains it.
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
+mod choose;
 mod client;
 mod cloud;
 mod combined;
@@ -52,6 +53,9 @@ async fn run_all(wanted: &[&str]) -> anyhow::Result<()> {
     }
     if is_wanted("xml") {
         xml::bench().await?;
+    }
+    if is_wanted("choose") {
+        choose::bench();
     }
     if is_wanted("describe_instances") {
         describe_instances::bench().await?;

@@ -121,14 +121,76 @@ async fn write_one(db: &Db, outcome: Outcome, quarantine_seconds: i32) -> Result
 
 async fn write_together(db: &Db, outcomes: &[Outcome], quarantine_seconds: i32) -> Result<Vec<bool>, DbError> {
     transaction!(db, |tx| {
-        let mut results = Vec::with_capacity(outcomes.len());
-        for outcome in outcomes {
-            match outcome.write(tx, quarantine_seconds).await {
-                Ok(()) => results.push(true),
-                Err(DbError::Stale(_) | DbError::NotFound(_)) => results.push(false),
+        let mut results = vec![true; outcomes.len()];
+        let (alike, others) = sorted(outcomes);
+        for ((event, guard), ids) in alike {
+            instances::apply_all(tx, &ids, event, &guard).await?;
+        }
+        for at in others {
+            match outcomes[at].write(tx, quarantine_seconds).await {
+                Ok(()) => {}
+                Err(DbError::Stale(_) | DbError::NotFound(_)) => results[at] = false,
                 Err(error) => return Err(error),
             }
         }
         Ok(results)
     })
+}
+
+/// Instances that come from the same state to the same other.
+type Alike = ((Event, Guard), Vec<InstanceId>);
+
+/// Puts together what one statement can write, as in a burst of launches, and tells the places of the rest. If not all
+/// that stand together are where they should be, all outcomes are written one by one.
+fn sorted(outcomes: &[Outcome]) -> (Vec<Alike>, Vec<usize>) {
+    let (mut alike, mut others): (Vec<Alike>, Vec<usize>) = (Vec::new(), Vec::new());
+    for (at, outcome) in outcomes.iter().enumerate() {
+        match outcome {
+            Outcome::Moved { id, event, guard, reason: None } if outcomes.len() > 1 => {
+                match alike.iter_mut().find(|(kind, _)| *kind == (*event, *guard)) {
+                    Some((_, ids)) => ids.push(*id),
+                    None => alike.push(((*event, *guard), vec![*id])),
+                }
+            }
+            _ => others.push(at),
+        }
+    }
+    (alike, others)
+}
+
+#[cfg(test)]
+mod tests {
+    use nova_types::state::{State, Task, VmState};
+
+    use super::*;
+    use crate::testing::Bench;
+
+    #[tokio::test]
+    async fn of_a_burst_all_are_written_but_those_that_have_moved_on() {
+        let bench = Bench::new().await;
+        let ids = bench.placed(4).await;
+        let mut outcomes = Vec::new();
+        for id in &ids {
+            outcomes.push(Outcome::moved(&bench.view(*id).await.instance, Event::Booted, None));
+        }
+        assert_eq!(sorted(&outcomes).0.len(), 1);
+        bench.ask(ids[2], Event::Terminate).await;
+        let reason = StateReason::new("Server.InternalError", "why");
+        outcomes.push(Outcome::failed(&bench.view(ids[3]).await.instance, reason));
+        let ledger = Ledger::open(bench.db.clone(), 0);
+        let written = futures_of(&ledger, outcomes[..3].to_vec()).await;
+        assert_eq!(written, [true, true, false]);
+        assert_eq!(futures_of(&ledger, outcomes[3..].to_vec()).await, [true, false]);
+        let booted = State::new(VmState::Running, None);
+        let states = [booted, booted, State::new(VmState::ShuttingDown, Some(Task::Terminating)), booted];
+        for (id, state) in ids.iter().zip(states) {
+            assert_eq!(bench.view(*id).await.instance.state, state);
+        }
+    }
+
+    /// Hands all in at once, and tells which were written.
+    async fn futures_of(ledger: &Ledger, outcomes: Vec<Outcome>) -> Vec<bool> {
+        let all = outcomes.into_iter().map(|outcome| ledger.record(outcome));
+        nova_db::dev::at_once(all).await.into_iter().map(|written| written.is_ok()).collect()
+    }
 }

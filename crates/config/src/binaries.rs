@@ -170,6 +170,7 @@ programs! {
         common: CommonFlags,
         database: DatabaseFlags,
         bus: BusFlags,
+        network: NetworkFlags,
         scheduler: SchedulerFlags,
     }
     /// How `nova-network` behaves.
@@ -248,8 +249,8 @@ impl CombinedConfig {
 
     /// The part of the scheduler.
     pub fn scheduler_config(&self) -> SchedulerConfig {
-        let Self { common, database, bus, scheduler, .. } = self.clone();
-        SchedulerConfig { common, database, bus, scheduler }
+        let Self { common, database, bus, network, scheduler, .. } = self.clone();
+        SchedulerConfig { common, database, bus, network, scheduler }
     }
 
     /// The part of the network daemon.

@@ -107,6 +107,56 @@ pub(crate) fn manager(text: &str) -> Result<ManagerKind, String> {
     }
 }
 
+/// How hosts are chosen: `--scheduler_driver`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchedulerDriver {
+    /// By chance, among all that have room.
+    Chance,
+    /// The least used first, or the most used: `--scheduler_placement`.
+    Simple,
+    /// By chance within the zone that was asked for. The other drivers keep to that zone too.
+    Zone,
+}
+
+impl FromStr for SchedulerDriver {
+    type Err = String;
+
+    /// Reads `nova.scheduler.simple.SimpleScheduler`, or only its last word.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        let (module, class) = name.rsplit_once('.').unwrap_or(("", &name));
+        match (module, class) {
+            ("" | "nova.scheduler.chance", "ChanceScheduler") => Ok(Self::Chance),
+            ("" | "nova.scheduler.simple", "SimpleScheduler") => Ok(Self::Simple),
+            ("" | "nova.scheduler.zone", "ZoneScheduler") => Ok(Self::Zone),
+            _ => Err("expected nova.scheduler.chance.ChanceScheduler, nova.scheduler.simple.SimpleScheduler or \
+                      nova.scheduler.zone.ZoneScheduler"
+                .to_owned()),
+        }
+    }
+}
+
+/// Which of the hosts with room the simple scheduler takes: `--scheduler_placement`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// The one with the fewest vcpus in use.
+    Spread,
+    /// The one with the fewest vcpus left, so that others stay empty.
+    Fill,
+}
+
+impl FromStr for Placement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "spread" => Ok(Self::Spread),
+            "fill" => Ok(Self::Fill),
+            _ => Err("expected spread or fill".to_owned()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +171,19 @@ mod tests {
             assert_eq!(manager(text), Ok(kind));
         }
         assert!(manager("nova.network.manager.QuantumManager").is_err());
+    }
+
+    #[test]
+    fn a_scheduler_is_known_by_its_whole_name_or_its_last_word() {
+        for (text, driver) in [
+            ("nova.scheduler.chance.ChanceScheduler", SchedulerDriver::Chance),
+            ("nova.scheduler.simple.SimpleScheduler", SchedulerDriver::Simple),
+            ("ZoneScheduler", SchedulerDriver::Zone),
+        ] {
+            assert_eq!(text.parse(), Ok(driver));
+        }
+        for text in ["", "nova.scheduler.chance.SimpleScheduler", "nova.scheduler.filter_scheduler.FilterScheduler"] {
+            assert!(text.parse::<SchedulerDriver>().unwrap_err().contains("ChanceScheduler"), "{text}");
+        }
     }
 }

@@ -51,7 +51,7 @@ const FORMER_VALUES: &[&str] = &[
     "process_pool_size", "qemu_img", "quota_max_injected_file_content_bytes", "quota_max_injected_file_path_bytes",
     "quota_max_injected_files", "quota_metadata_items", "rbd_pool", "redis_db", "redis_host", "redis_port",
     "rescue_image_id", "rescue_kernel_id", "rescue_ramdisk_id", "rescue_timeout", "role_project_subtree",
-    "rpc_thread_pool_size", "scheduler_driver", "scheduler_manager",
+    "rpc_thread_pool_size", "scheduler_manager",
     "scheduler_topic", "sqlite_db", "storage_availability_zone", "timeout_nbd", "uid", "vnc_token_ttl",
     "vncproxy_host", "vncproxy_port", "vncproxy_topic", "vncproxy_url", "vncproxy_wwwroot", "vncserver_host",
     "volume_driver", "volume_group", "volume_manager", "volume_name_template", "volume_topic",

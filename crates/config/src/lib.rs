@@ -30,7 +30,7 @@ pub use binaries::{
     ObjectstoreConfig, SchedulerConfig, load_or_exit,
 };
 pub use brokers::{Broker, Brokers};
-pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, QuorumQueues};
+pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, Placement, QuorumQueues, SchedulerDriver};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use error::{ConfigError, Origin, Warning};
 pub use groups::{

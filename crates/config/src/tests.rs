@@ -349,7 +349,7 @@ fn help_lists_the_programs_own_flags_only() {
     assert!(help.starts_with("Chooses a host for each new instance"), "{help}");
     assert!(help.contains("--max_cores <NUMBER>"), "{help}");
     assert!(help.contains("[default: sqlite:///$state_path/nova.sqlite]"), "{help}");
-    assert!(!help.contains("--fixed_range") && !help.contains("--volume_group"), "{help}");
+    assert!(!help.contains("--connection_type") && !help.contains("--volume_group"), "{help}");
     let args = ["nova-scheduler", "--version"].map(Into::into);
     let Err(ConfigError::Answered(version)) = SchedulerConfig::load_in(args, &Surroundings::bare()) else {
         panic!("the version is an answer");

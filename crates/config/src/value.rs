@@ -9,7 +9,9 @@ use ipnet::Ipv4Net;
 use nova_types::network::ManagerKind;
 use nova_types::{HostName, Vlan, net};
 
-use crate::{Brokers, ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, QuorumQueues, choices};
+use crate::{
+    Brokers, ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, Placement, QuorumQueues, SchedulerDriver, choices,
+};
 
 /// How a flag is written on a command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +161,8 @@ explained! {
     LibvirtType, "NAME", str::parse::<LibvirtType>;
     Brokers, "HOSTS", str::parse::<Brokers>;
     QuorumQueues, "CHOICE", str::parse::<QuorumQueues>;
+    SchedulerDriver, "CLASS", str::parse::<SchedulerDriver>;
+    Placement, "NAME", str::parse::<Placement>;
 }
 
 impl FromFlag for DatabaseUrl {

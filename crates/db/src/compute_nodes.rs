@@ -2,6 +2,7 @@
 
 use nova_types::HostName;
 use nova_types::service::{ComputeNode, Demand};
+use time::OffsetDateTime;
 
 use crate::conn::Conn;
 use crate::error::DbError;
@@ -43,6 +44,67 @@ pub async fn upsert_all(conn: &mut Conn, nodes: &[ComputeNode]) -> Result<(), Db
 pub async fn list(conn: &mut Conn, down_after_seconds: i64) -> Result<Vec<ComputeNode>, DbError> {
     let rows = conn.all(LIST, &[]).await?;
     rows.iter().map(|row| node(row, down_after_seconds)).collect()
+}
+
+/// What a scheduler must know of a host's `nova-compute`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Daemon {
+    /// It never reported.
+    Unknown,
+    /// An administrator keeps new work away from it.
+    Disabled,
+    /// It may get work while it lives. It last reported so many seconds ago, by the database's clock.
+    Enabled {
+        /// The seconds.
+        silent_seconds: i64,
+    },
+}
+
+/// Compute hosts, and when they were like that by the database's clock; no time where there are none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// When they were read.
+    pub at: Option<OffsetDateTime>,
+    /// The hosts.
+    pub nodes: Vec<(ComputeNode, Daemon)>,
+}
+
+/// The compute hosts of which something changed since `since`: what they offer, what is taken, whether they get work, or
+/// that they reported. Goes through indexes; ask for a little more than was missed, for a transaction becomes visible
+/// only when it ends.
+///
+/// A host that falls silent does not change: whoever keeps hosts must count the seconds on.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn changed_since(
+    conn: &mut Conn,
+    since: OffsetDateTime,
+    down_after_seconds: i64,
+) -> Result<Snapshot, DbError> {
+    snapshot(&conn.all(CHANGED, &[since.into(), since.into(), since.into()]).await?, down_after_seconds)
+}
+
+/// All compute hosts.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn all(conn: &mut Conn, down_after_seconds: i64) -> Result<Snapshot, DbError> {
+    snapshot(&conn.all(LIST, &[]).await?, down_after_seconds)
+}
+
+/// The compute hosts of these names. One that is missing is gone.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn named(conn: &mut Conn, hosts: &[HostName], down_after_seconds: i64) -> Result<Snapshot, DbError> {
+    let names: Vec<String> = hosts.iter().map(HostName::to_string).collect();
+    snapshot(&conn.all(NAMED, &[names.into()]).await?, down_after_seconds)
+}
+
+/// Lets schedulers look at a host again: something about its daemon changed.
+pub(crate) async fn touch(conn: &mut Conn, host: &HostName) -> Result<(), DbError> {
+    conn.execute(TOUCH, &[host.into()]).await.map(|_| ())
 }
 
 /// Takes `demand` of a host, if it still fits. False when it does not: look at [`list`] again.
@@ -109,6 +171,20 @@ fn node(row: &Row, down_after_seconds: i64) -> Result<ComputeNode, DbError> {
     })
 }
 
+fn snapshot(rows: &[Row], down_after_seconds: i64) -> Result<Snapshot, DbError> {
+    let mut found = Snapshot::default();
+    for row in rows {
+        let daemon = match (row.get("disabled")?, row.get("silent")?) {
+            (Some(true), _) => Daemon::Disabled,
+            (Some(false), Some(silent_seconds)) => Daemon::Enabled { silent_seconds },
+            _ => Daemon::Unknown,
+        };
+        found.nodes.push((node(row, down_after_seconds)?, daemon));
+        found.at = Some(row.get("at")?);
+    }
+    Ok(found)
+}
+
 macro_rules! taken {
     ($column:literal) => {
         concat!(
@@ -123,19 +199,43 @@ macro_rules! taken {
 
 const UPSERT_HEAD: &str = "insert into compute_nodes (host, memory_mb, vcpus, local_gb, hypervisor_type, updated_at)";
 const UPSERT_TAIL: &str = "{upsert:host, live:memory_mb, vcpus, local_gb, hypervisor_type, updated_at}";
-const LIST: &str = "select c.host, c.memory_mb, c.memory_mb_used, c.vcpus, c.vcpus_used, c.local_gb, c.local_gb_used, \
-     c.hypervisor_type, s.availability_zone, s.disabled, {age:coalesce(s.updated_at, s.created_at)} as silent \
-     from compute_nodes c left join services s on s.host = c.host and s.\"binary\" = 'nova-compute' \
-     and s.deleted = false where c.deleted = false order by c.host";
+macro_rules! read {
+    () => {
+        "select c.host, c.memory_mb, c.memory_mb_used, c.vcpus, c.vcpus_used, c.local_gb, c.local_gb_used, \
+         c.hypervisor_type, s.availability_zone, s.disabled, {age:coalesce(s.updated_at, s.created_at)} as silent, \
+         {now} as at from "
+    };
+}
+macro_rules! daemon {
+    () => {
+        " left join services s on s.host = c.host and s.\"binary\" = 'nova-compute' and s.deleted = false \
+         where c.deleted = false"
+    };
+}
+
+const LIST: &str = concat!(read!(), "compute_nodes c", daemon!(), " order by c.host");
+const NAMED: &str = concat!(read!(), "compute_nodes c", daemon!(), " and c.host in (?..) order by c.host");
+// Those whose own row changed, and those whose daemon only reported.
+const CHANGED: &str = concat!(
+    read!(),
+    "compute_nodes c",
+    daemon!(),
+    " and c.updated_at >= ? union all ",
+    read!(),
+    "services s join compute_nodes c on c.host = s.host and c.deleted = false where s.\"binary\" = 'nova-compute' \
+     and s.updated_at >= ? and s.deleted = false and (c.updated_at is null or c.updated_at < ?)"
+);
+const TOUCH: &str = "update compute_nodes set updated_at = {now} where host = ? and deleted = false";
 const CLAIM: &str = "update compute_nodes set memory_mb_used = memory_mb_used + ?, vcpus_used = vcpus_used + ?, \
-     local_gb_used = local_gb_used + ? where host = ? and deleted = false \
+     local_gb_used = local_gb_used + ?, updated_at = {now} where host = ? and deleted = false \
      and (? = 0 or memory_mb_used + ? <= memory_mb) and (? = 0 or vcpus_used + ? <= vcpus) \
      and (? = 0 or local_gb_used + ? <= local_gb)";
 // Never below nothing: a counter that was wrong must not make room that is not there.
 const RELEASE: &str = "update compute_nodes set \
      memory_mb_used = case when memory_mb_used > ? then memory_mb_used - ? else 0 end, \
      vcpus_used = case when vcpus_used > ? then vcpus_used - ? else 0 end, \
-     local_gb_used = case when local_gb_used > ? then local_gb_used - ? else 0 end where host = ? and deleted = false";
+     local_gb_used = case when local_gb_used > ? then local_gb_used - ? else 0 end, updated_at = {now} \
+     where host = ? and deleted = false";
 const RECOUNT: &str = concat!(
     "update compute_nodes set memory_mb_used = ",
     taken!("memory_mb"),
@@ -143,5 +243,5 @@ const RECOUNT: &str = concat!(
     taken!("vcpus"),
     ", local_gb_used = ",
     taken!("local_gb"),
-    " where host = ? and deleted = false"
+    ", updated_at = {now} where host = ? and deleted = false"
 );

@@ -21,12 +21,14 @@ pub enum DbError {
     #[error("the {0} is in use")]
     InUse(&'static str),
     /// Every address of the network from its first usable one up is taken.
-    #[error("no free address in network {network}: {wanted} wanted")]
+    #[error("network {network} has {free} free addresses: {wanted} wanted")]
     NoMoreAddresses {
         /// Id of the network.
         network: i32,
         /// How many were asked for.
         wanted: usize,
+        /// How many there are.
+        free: usize,
     },
     /// A project would have more than its quota.
     #[error("the quota of {} {} is reached", .0.limit, .0.resource.key())]

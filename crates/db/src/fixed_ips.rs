@@ -68,7 +68,8 @@ pub async fn take(
         free = conn.all(FREE_WAITING, &args).await?;
     }
     if free.len() < instances.len() {
-        return Err(DbError::NoMoreAddresses { network: network.row(), wanted: instances.len() });
+        let (wanted, free) = (instances.len(), free.len());
+        return Err(DbError::NoMoreAddresses { network: network.row(), wanted, free });
     }
     for (some, rows) in pieces(instances, 256).zip(pieces(&free[..instances.len()], 256)) {
         hold(conn, some, rows).await?;

@@ -12,11 +12,13 @@ mod tests;
 use nova_types::instance::Instance;
 use nova_types::state::State;
 
-pub use change::{apply, place, request};
-pub use create::insert_batch;
+pub use change::{apply, apply_all, place, request};
+pub use create::{create, insert_batch};
 pub use evacuate::{Evacuated, evacuate};
 pub use finish::{Released, cleaned, expire, fail, finish_terminate};
-pub use read::{describe, due_on_host, due_scheduler, get, hosts_with_tasks, of_reservation, on_host, page};
+pub use read::{
+    Due, describe, due_of, due_on_host, due_scheduler, get, hosts_with_tasks, of_reservation, on_host, page,
+};
 
 /// What the writer believes of a row. A row that is different has moved on, and nothing is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -77,11 +77,12 @@ pub async fn by_cidr(conn: &mut Conn, cidr: Ipv4Net) -> Result<Network, DbError>
 /// # Errors
 /// [`DbError::Unavailable`] when the database cannot be asked.
 pub async fn for_project(conn: &mut Conn, project: &ProjectId, claim: bool) -> Result<Option<Network>, DbError> {
-    if let Some(own) = many(conn, " and project_id = ?", &[project.into()]).await?.pop() {
-        return Ok(Some(own));
+    let mut usable =
+        many(conn, " and (project_id = ? or (project_id is null and vlan is null))", &[project.into()]).await?;
+    if let Some(own) = usable.iter().position(|network| network.project.is_some()) {
+        return Ok(Some(usable.swap_remove(own)));
     }
-    let shared = many(conn, " and project_id is null and vlan is null", &[]).await?;
-    if let Some(shared) = shared.into_iter().next() {
+    if let Some(shared) = usable.into_iter().next() {
         return Ok(Some(shared));
     }
     if !claim {

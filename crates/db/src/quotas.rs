@@ -101,6 +101,25 @@ pub async fn reserve_some(
     Ok(granted)
 }
 
+/// The same with the project's own limits, and `defaults` where it has none: one statement where there is room for `max`.
+///
+/// # Errors
+/// [`DbError::OverQuota`] when there is no room for `min`.
+pub async fn reserve_own(
+    conn: &mut Conn,
+    project: &ProjectId,
+    each: &[(Resource, u32)],
+    min: u32,
+    max: u32,
+    defaults: &Quotas,
+) -> Result<u32, DbError> {
+    if conn.execute(ADD_WITHIN_OWN, &within(project, each, max, defaults)).await? > 0 {
+        return Ok(max);
+    }
+    let limits = limits(conn, project, defaults).await?;
+    reserve_some(conn, project, each, min, max, &limits).await
+}
+
 /// Counts `amounts` as no longer used; never below nothing.
 ///
 /// # Errors
@@ -135,6 +154,11 @@ async fn add_within(
     times: u32,
     limits: &Quotas,
 ) -> Result<bool, DbError> {
+    conn.execute(ADD_WITHIN, &within(project, each, times, limits)).await.map(|rows| rows > 0)
+}
+
+/// The arguments of [`ADD_WITHIN`] and [`ADD_WITHIN_OWN`].
+fn within(project: &ProjectId, each: &[(Resource, u32)], times: u32, limits: &Quotas) -> Vec<Value> {
     let mut sums: Vec<Value> = Vec::new();
     let mut checks: Vec<Value> = Vec::new();
     for resource in Resource::ALL {
@@ -145,7 +169,7 @@ async fn add_within(
     }
     sums.push(project.into());
     sums.append(&mut checks);
-    conn.execute(ADD_WITHIN, &sums).await.map(|rows| rows > 0)
+    sums
 }
 
 async fn lock(conn: &mut Conn, project: &ProjectId) -> Result<Row, DbError> {
@@ -212,6 +236,25 @@ const ADD_WITHIN: &str = concat!(
     add!(),
     " and (? = 0 or instances + ? <= ?) and (? = 0 or cores + ? <= ?) and (? = 0 or volumes + ? <= ?) \
      and (? = 0 or gigabytes + ? <= ?) and (? = 0 or floating_ips + ? <= ?)"
+);
+macro_rules! own_limit {
+    ($column:literal) => {
+        concat!(
+            " and (? = 0 or ",
+            $column,
+            " + ? <= coalesce((select q.",
+            $column,
+            " from quotas q where q.project_id = quota_usages.project_id and q.deleted = false), ?))"
+        )
+    };
+}
+const ADD_WITHIN_OWN: &str = concat!(
+    add!(),
+    own_limit!("instances"),
+    own_limit!("cores"),
+    own_limit!("volumes"),
+    own_limit!("gigabytes"),
+    own_limit!("floating_ips")
 );
 const SUBTRACT: &str = concat!(
     "update quota_usages set ",

@@ -179,7 +179,7 @@ pub async fn get(conn: &mut Conn, project: &ProjectId, group: &GroupRef) -> Resu
     Ok(assemble(&groups, &rules)?.pop())
 }
 
-/// Finds the ids of groups of one project, in the order asked for; one query.
+/// Finds the ids and names of groups of one project, in the order asked for; one query.
 ///
 /// In a launch, call it after the quota was reserved in the same transaction: a deletion of a group then either is seen
 /// here or sees the new instances.
@@ -190,7 +190,7 @@ pub async fn resolve(
     conn: &mut Conn,
     project: &ProjectId,
     groups: &[GroupRef],
-) -> Result<Vec<SecurityGroupId>, GroupError> {
+) -> Result<Vec<(SecurityGroupId, GroupName)>, GroupError> {
     const FIND: &str = "
         select id, name from security_groups
          where project_id = ? and deleted = false and (id in (?..) or name in (?..))";
@@ -204,14 +204,14 @@ pub async fn resolve(
     let rows = conn.all(FIND, &[project.into(), ids.into(), names.into()]).await?;
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
-        found.push((SecurityGroupId::from_row(row.get("id")?), row.get::<String>("name")?));
+        found.push((SecurityGroupId::from_row(row.get("id")?), row.parse::<GroupName>("name")?));
     }
     let one = |wanted: &GroupRef| {
-        let matches = |(id, name): &&(SecurityGroupId, String)| match wanted {
+        let matches = |(id, name): &&(SecurityGroupId, GroupName)| match wanted {
             GroupRef::Id(wanted) => id == wanted,
-            GroupRef::Name(wanted) => name == wanted.as_str(),
+            GroupRef::Name(wanted) => name == wanted,
         };
-        found.iter().find(matches).map(|(id, _)| *id).ok_or_else(|| GroupError::NotFound(wanted.clone()))
+        found.iter().find(matches).cloned().ok_or_else(|| GroupError::NotFound(wanted.clone()))
     };
     groups.iter().map(one).collect()
 }

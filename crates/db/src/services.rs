@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use nova_types::HostName;
 use nova_types::service::Service;
 
+use crate::compute_nodes;
 use crate::conn::Conn;
 use crate::error::{DbError, Unique};
 use crate::row::Row;
@@ -159,7 +160,7 @@ pub async fn list(conn: &mut Conn) -> Result<Vec<Service>, DbError> {
 pub async fn set_disabled(conn: &mut Conn, host: &HostName, binary: &str, disabled: bool) -> Result<(), DbError> {
     match conn.execute(DISABLE, &[disabled.into(), host.into(), binary.into()]).await? {
         0 => Err(DbError::NotFound("service")),
-        _ => Ok(()),
+        _ => compute_nodes::touch(conn, host).await,
     }
 }
 
@@ -170,7 +171,7 @@ pub async fn set_disabled(conn: &mut Conn, host: &HostName, binary: &str, disabl
 pub async fn delete(conn: &mut Conn, host: &HostName, binary: &str) -> Result<(), DbError> {
     match conn.execute(DELETE, &[host.into(), binary.into()]).await? {
         0 => Err(DbError::NotFound("service")),
-        _ => Ok(()),
+        _ => compute_nodes::touch(conn, host).await,
     }
 }
 

@@ -1,13 +1,18 @@
 //! `nova-scheduler`: chooses a host for each new instance.
 //!
-//! The rows that wait for a host are its own: it finds them through an index when a message hints at them and at every
-//! tick, plans in memory, and makes each host's share true in one transaction (`place`): the instances are given to
-//! the host, its capacity is claimed, their addresses are taken. Whoever is too late claims nothing and plans again.
+//! The rows that wait for a host are its own: it looks at those that a message names, and at every tick at all of them,
+//! through an index. It plans in memory (`hosts`, kept current by `view`) and makes each host's share true in one
+//! transaction (`place`): the instances are given to the host, its capacity is claimed, their addresses are taken.
+//! Whoever is too late claims nothing and plans again.
 
 mod choose;
+mod hosts;
 mod housekeeping;
+mod inbox;
+mod order;
 mod pass;
 mod place;
+mod view;
 
 use std::sync::Arc;
 
@@ -15,11 +20,17 @@ use async_trait::async_trait;
 use nova_bus::{Bus, BusError, Handler, Subscription};
 use nova_config::{Config, SchedulerConfig};
 use nova_db::{Db, DbError};
-use nova_service::{Hint, Holder, Membership, Ready, Stop, TenureError, Ticks};
+use nova_service::{Holder, Membership, Ready, Stop, TenureError, Ticks};
+use nova_types::InstanceId;
 use nova_wire::{Context, Failure, SchedulerCall, Topic};
 use serde_json::Value;
 
+use inbox::Inbox;
 use pass::{Scheduler, Settings};
+
+pub use choose::{Place, Plan, Why, Wish};
+pub use hosts::{Hosts, Rules};
+pub use order::Policy;
 
 /// A message only makes the scheduler look, so many may wait at once.
 const PREFETCH: u16 = 64;
@@ -67,11 +78,11 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), SchedulerError> {
         interval: common.report_interval,
     };
     let Some(tenure) = nova_service::enter(membership, &ready, &stop).await? else { return Ok(()) };
-    let hint = Hint::default();
-    let schedule = Ticks::new("schedule", common.tick_interval).hinted_by(&hint);
+    let inbox = Inbox::default();
+    let schedule = Ticks::new("schedule", common.tick_interval).hinted_by(inbox.hint());
     let housekeeping = Ticks::new("housekeeping", common.periodic_interval);
-    let scheduler = Scheduler::new(db.clone(), Arc::clone(&bus), Settings::of(&config));
-    let served = nova_bus::serve(bus, subscription, Arc::new(Messages(hint.clone())), stop.clone());
+    let scheduler = Scheduler::new(db.clone(), Arc::clone(&bus), Settings::of(&config), inbox.clone());
+    let served = nova_bus::serve(bus, subscription, Arc::new(Messages(inbox)), stop.clone());
     let work = async {
         tokio::join!(
         biased;
@@ -92,7 +103,7 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), SchedulerError> {
 }
 
 /// Every message is a hint.
-struct Messages(Hint);
+struct Messages(Inbox);
 
 #[async_trait]
 impl Handler for Messages {
@@ -100,7 +111,9 @@ impl Handler for Messages {
 
     async fn handle(&self, call: SchedulerCall, _: &Context) -> Result<Value, Failure> {
         match call {
-            SchedulerCall::RunInstance { .. } => self.0.give(),
+            SchedulerCall::RunInstance { instance_ids } => {
+                self.0.put(instance_ids.into_iter().map(InstanceId::new));
+            }
         }
         Ok(Value::Null)
     }

@@ -1,14 +1,14 @@
 //! One turn: everything that waits for the scheduler is placed, ended, or told why not.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use nova_bus::Bus;
-use nova_config::SchedulerConfig;
-use nova_db::instances::Guard;
-use nova_db::{Db, DbError, compute_nodes, instances, transaction};
+use nova_config::{Placement, SchedulerConfig, SchedulerDriver};
+use nova_db::instances::{Due, Guard};
+use nova_db::{Db, DbError, instances, transaction};
 use nova_service::{Turn, chain};
 use nova_types::instance::{Instance, StateReason};
 use nova_types::network::Network;
@@ -18,15 +18,19 @@ use nova_wire::{ComputeCall, NetworkCall};
 use tracing::{info, warn};
 
 use crate::Outcome;
-use crate::choose::{Hosts, Place, Wish};
+use crate::choose::{Place, Why, Wish};
+use crate::hosts::Rules;
+use crate::inbox::Inbox;
+use crate::order::Policy;
 use crate::place::{PlaceError, demand, place};
+use crate::view::View;
 
 /// Rows looked at together.
-const BATCH: u32 = 500;
+const BATCH: usize = 500;
+/// Instances ended or refused in one transaction.
+const FEW: usize = 50;
 /// How often instances are planned anew in one turn when others take what was planned with.
-const ROUNDS: usize = 4;
-/// An instance that never had a host never had an address that DHCP could still know.
-const NO_QUARANTINE: i32 = 0;
+const ROUNDS: usize = 8;
 
 const NO_CAPACITY: &str = "Server.InsufficientInstanceCapacity";
 const NO_ADDRESS: &str = "Server.InsufficientFreeAddressesInSubnet";
@@ -34,23 +38,28 @@ const NO_ADDRESS: &str = "Server.InsufficientFreeAddressesInSubnet";
 /// How it behaves.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// How old the hosts in memory may be.
-    keep_hosts: Duration,
-    /// After how many seconds of silence a host gets no new instances.
-    down_after_seconds: i64,
-    /// Vcpus in use at which a host gets no new instances; 0 leaves that to what it reports.
-    max_cores: u32,
+    /// How old the hosts in memory may be, and how often all that waits is looked at.
+    tick: Duration,
+    rules: Rules,
     /// For how long after the start that no host is there is not believed: they may all be starting too.
     grace: Duration,
+    /// How long an address is kept from others that an instance held on a former host.
+    quarantine_seconds: i32,
 }
 
 impl Settings {
     pub(crate) fn of(config: &SchedulerConfig) -> Self {
+        let flags = &config.scheduler;
+        let policy = match (flags.scheduler_driver, flags.scheduler_placement) {
+            (SchedulerDriver::Chance | SchedulerDriver::Zone, _) => Policy::Chance,
+            (SchedulerDriver::Simple, Placement::Spread) => Policy::Spread,
+            (SchedulerDriver::Simple, Placement::Fill) => Policy::Fill,
+        };
         Self {
-            keep_hosts: config.common.tick_interval,
-            down_after_seconds: i64::try_from(config.common.service_down_time.as_secs()).unwrap_or(i64::MAX),
-            max_cores: config.scheduler.max_cores,
-            grace: config.scheduler.host_grace,
+            tick: config.common.tick_interval,
+            rules: Rules { policy, max_cores: flags.max_cores, down_after: config.common.service_down_time },
+            grace: flags.host_grace,
+            quarantine_seconds: i32::try_from(config.network.dhcp_lease_time.as_secs()).unwrap_or(i32::MAX),
         }
     }
 }
@@ -61,110 +70,139 @@ pub(crate) struct Scheduler {
     db: Db,
     bus: Arc<dyn Bus>,
     settings: Settings,
-    hosts: Hosts,
-    seen: Option<Instant>,
+    view: View,
+    inbox: Inbox,
     began: Instant,
-}
-
-/// What became of a host's share of a plan.
-enum Share {
-    Done,
-    /// The plan was made with numbers that are no longer true.
-    Outdated,
+    /// When all that waits was last looked at, and all went well since.
+    looked: Option<Instant>,
 }
 
 impl Scheduler {
-    pub(crate) fn new(db: Db, bus: Arc<dyn Bus>, settings: Settings) -> Self {
-        Self { db, bus, settings, hosts: Hosts::default(), seen: None, began: Instant::now() }
+    pub(crate) fn new(db: Db, bus: Arc<dyn Bus>, settings: Settings, inbox: Inbox) -> Self {
+        let view = View::new(settings.rules, settings.tick);
+        Self { db, bus, settings, view, inbox, began: Instant::now(), looked: None }
     }
 
-    /// Finishes instances that were terminated before they had a host.
-    async fn end(&self, ending: &[Instance]) -> Outcome<()> {
-        for instance in ending {
-            let (id, epoch) = (instance.id, instance.epoch);
-            let db = &self.db;
-            let ended = transaction!(db, |tx| { instances::finish_terminate(tx, id, epoch, NO_QUARANTINE).await });
-            match ended {
-                Ok(_) => info!(instance.id = %id, "Terminated {id}, which never had a host."),
-                Err(DbError::Stale(_)) => {}
-                Err(error) => return Err(error),
-            }
+    /// Looks at what messages named; at every tick, and after a failure, at everything. So several schedulers do not all
+    /// try to place the same instances at once.
+    async fn look(&mut self) -> Outcome<()> {
+        let named = self.inbox.take();
+        let recently = self.looked.is_some_and(|looked| looked.elapsed() < self.settings.tick);
+        if !recently || named.is_empty() {
+            self.looked = Some(Instant::now());
+            return self.look_at_all().await;
+        }
+        for some in named.chunks(BATCH) {
+            let due = instances::due_of(&mut self.db.read().await?, some).await?;
+            self.handle(due).await?;
         }
         Ok(())
     }
 
-    async fn schedule(&mut self, mut waiting: Vec<Instance>) -> Outcome<()> {
+    /// Looks at everything that waits until nothing new is found. Costs one query when there is nothing.
+    async fn look_at_all(&mut self) -> Outcome<()> {
+        let mut last = None;
+        loop {
+            let limit = u32::try_from(BATCH).unwrap_or(u32::MAX);
+            let due = instances::due_scheduler(&mut self.db.read().await?, limit).await?;
+            let (newest, full) = (due.last().map(|due| due.instance.id), due.len() == BATCH);
+            self.handle(due).await?;
+            if !full || newest == last {
+                return Ok(());
+            }
+            last = newest;
+        }
+    }
+
+    async fn handle(&mut self, due: Vec<Due>) -> Outcome<()> {
+        let (waiting, ending): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|due| due.instance.state.task == Some(Task::Scheduling));
+        self.end(&ending).await?;
+        self.schedule(waiting).await
+    }
+
+    /// Finishes instances that were terminated before they had a host, or after they had lost it.
+    async fn end(&self, ending: &[Due]) -> Outcome<()> {
+        let (db, quarantine) = (&self.db, self.settings.quarantine_seconds);
+        for few in ending.chunks(FEW) {
+            let ended = transaction!(db, |tx| {
+                let mut ended = 0;
+                for Due { instance, .. } in few {
+                    match instances::finish_terminate(tx, instance.id, instance.epoch, quarantine).await {
+                        Ok(_) => ended += 1,
+                        Err(DbError::Stale(_)) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(ended)
+            })?;
+            info!(instances = ended, first = %few[0].instance.id, "Terminated {ended} instances that had no host.");
+        }
+        Ok(())
+    }
+
+    async fn schedule(&mut self, mut waiting: Vec<Due>) -> Outcome<()> {
+        let (mut urgent, mut placed_any) = (false, false);
         for _ in 0..ROUNDS {
             if waiting.is_empty() {
                 return Ok(());
             }
-            let fresh = self.look_at_hosts().await?;
-            if self.hosts.is_empty() && self.began.elapsed() < self.settings.grace {
+            let fresh = self.view.refresh(&self.db, urgent).await?;
+            let now = Instant::now();
+            if self.view.hosts.is_empty(now) && self.began.elapsed() < self.settings.grace {
                 return Ok(());
             }
-            let wishes: Vec<Wish> = waiting.iter().map(wish).collect();
-            let plan = self.hosts.plan(&wishes);
-            let by_id: HashMap<InstanceId, &Instance> =
-                waiting.iter().map(|instance| (instance.id, instance)).collect();
-            let mut again: Vec<InstanceId> = Vec::new();
+            let wishes: Vec<Wish> = waiting.iter().map(|due| wish(&due.instance)).collect();
+            let plan = self.view.hosts.plan(&wishes, now);
+            let by_id: HashMap<InstanceId, &Due> = waiting.iter().map(|due| (due.instance.id, due)).collect();
+            let mut again: HashSet<InstanceId> = HashSet::new();
             for (host, ids) in &plan.placed {
-                let share: Vec<&Instance> = ids.iter().filter_map(|id| by_id.get(id).copied()).collect();
-                if let Share::Outdated = self.give(host, &share).await? {
-                    again.extend(ids);
+                let share: Vec<&Due> = ids.iter().filter_map(|id| by_id.get(id).copied()).collect();
+                let given = self.give(host, &share).await?;
+                placed_any |= given.placed > 0;
+                if given.placed < share.len() {
+                    // The table counts what was planned; what did not come true must not count.
+                    self.view.suspect(host);
                 }
+                again.extend(given.again);
             }
+            let unplaced = plan.unplaced.iter().filter_map(|(id, why)| Some((&by_id.get(id)?.instance, *why)));
             if fresh {
-                for instance in plan.unplaced.iter().filter_map(|id| by_id.get(id)) {
-                    self.refuse(instance, &no_capacity(instance)).await?;
-                }
+                let refused: Vec<_> =
+                    unplaced.map(|(instance, why)| (instance, self.no_capacity(instance, why))).collect();
+                self.refuse(&refused).await?;
             } else {
                 // What was seen a moment ago is good enough to give, but not to refuse.
-                again.extend(&plan.unplaced);
+                again.extend(unplaced.map(|(instance, _)| instance.id));
+                urgent = true;
             }
-            if !again.is_empty() {
-                self.seen = None;
-            }
-            waiting.retain(|instance| again.contains(&instance.id));
+            waiting.retain(|due| again.contains(&due.instance.id));
         }
-        // Still losing against other schedulers: the next turn goes on.
+        if placed_any && !waiting.is_empty() {
+            // Losing against other schedulers, but not always: go on at once.
+            self.inbox.put(waiting.iter().map(|due| due.instance.id));
+        }
         Ok(())
     }
 
-    /// Reads the hosts again when they were last seen a tick ago, or what was seen proved wrong. Returns whether it did.
-    async fn look_at_hosts(&mut self) -> Outcome<bool> {
-        if self.seen.is_some_and(|seen| seen.elapsed() < self.settings.keep_hosts) {
-            return Ok(false);
-        }
-        let nodes = compute_nodes::list(&mut self.db.read().await?, self.settings.down_after_seconds).await?;
-        self.hosts = Hosts::new(nodes, self.settings.max_cores);
-        self.seen = Some(Instant::now());
-        Ok(true)
-    }
-
     /// Gives a host its share. Where addresses are short, as many get one as there are.
-    async fn give(&self, host: &HostName, share: &[&Instance]) -> Outcome<Share> {
+    async fn give(&self, host: &HostName, share: &[&Due]) -> Outcome<Given> {
         match place(&self.db, host, share).await {
             Ok(placed) => {
                 self.tell(host, &placed.instances, &placed.networks).await;
-                Ok(Share::Done)
+                Ok(Given { placed: placed.instances.len(), again: Vec::new() })
             }
-            Err(PlaceError::Full) => Ok(Share::Outdated),
-            Err(PlaceError::Db(DbError::NoMoreAddresses { .. }) | PlaceError::NoNetwork(_)) if share.len() > 1 => {
-                let (one, other) = share.split_at(share.len() / 2);
-                let one = Box::pin(self.give(host, one)).await?;
-                let other = Box::pin(self.give(host, other)).await?;
-                Ok(if matches!((&one, &other), (Share::Done, Share::Done)) { Share::Done } else { Share::Outdated })
-            }
-            Err(PlaceError::Db(DbError::NoMoreAddresses { .. })) => {
-                self.refuse_all(share, &StateReason::new(NO_ADDRESS, "The network has no free address.")).await?;
-                // The capacity that was planned for it is still there.
-                Ok(Share::Done)
-            }
-            Err(error @ PlaceError::NoNetwork(_)) => {
-                let sentence =
-                    format!("{}: an administrator can make one with nova-manage network create.", chain(&error));
-                self.refuse_all(share, &StateReason::new(NO_ADDRESS, sentence)).await?;
-                Ok(Share::Done)
+            Err(PlaceError::Full) => Ok(Given { placed: 0, again: share.iter().map(|due| due.instance.id).collect() }),
+            Err(PlaceError::NoAddress { without, lack }) => {
+                let reason = StateReason::new(NO_ADDRESS, lack.to_string());
+                let (short, rest): (Vec<&Due>, Vec<&Due>) =
+                    share.iter().partition(|due| without.contains(&due.instance.id));
+                let refused: Vec<_> = short.iter().map(|due| (&due.instance, reason.clone())).collect();
+                self.refuse(&refused).await?;
+                if rest.is_empty() || short.is_empty() {
+                    return Ok(Given::default());
+                }
+                Box::pin(self.give(host, &rest)).await
             }
             Err(PlaceError::Db(error)) => Err(error),
         }
@@ -196,66 +234,70 @@ impl Scheduler {
         }
     }
 
-    async fn refuse_all(&self, share: &[&Instance], reason: &StateReason) -> Outcome<()> {
-        for instance in share {
-            self.refuse(instance, reason).await?;
+    /// The instances end in error, with a reason for their users; what they held is given back.
+    async fn refuse(&self, refused: &[(&Instance, StateReason)]) -> Outcome<()> {
+        let (db, quarantine) = (&self.db, self.settings.quarantine_seconds);
+        for few in refused.chunks(FEW) {
+            let told = transaction!(db, |tx| {
+                let mut told = Vec::with_capacity(few.len());
+                for (instance, reason) in few {
+                    let guard = Guard::of(instance);
+                    match instances::fail(tx, instance.id, &guard, Event::NotPlaced, reason, quarantine).await {
+                        Ok(_) => told.push((instance.id, reason)),
+                        Err(DbError::Stale(_)) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(told)
+            })?;
+            for (id, reason) in told {
+                metrics::counter!("nova_scheduler_refused_total", "code" => reason.code.clone()).increment(1);
+                warn!(instance.id = %id, code = reason.code, "No place for {id}: {}", reason.message);
+            }
         }
         Ok(())
     }
 
-    /// The instance ends in error, with a reason for its user; what it held is given back.
-    async fn refuse(&self, instance: &Instance, reason: &StateReason) -> Outcome<()> {
-        let (id, guard, db) = (instance.id, Guard::of(instance), &self.db);
-        let failed =
-            transaction!(db, |tx| { instances::fail(tx, id, &guard, Event::NotPlaced, reason, NO_QUARANTINE).await });
-        match failed {
-            Ok(_) => {
-                metrics::counter!("nova_scheduler_refused_total", "code" => reason.code.clone()).increment(1);
-                warn!(instance.id = %id, code = reason.code, "No place for {id}: {}", reason.message);
-                Ok(())
+    fn no_capacity(&self, instance: &Instance, why: Why) -> StateReason {
+        let Instance { flavor, memory_mb, vcpus, local_gb, .. } = instance;
+        let room = format!("room for {flavor}: {memory_mb} MiB of memory, {vcpus} vcpus, {local_gb} GiB of disk");
+        let sentence = match (Place::read(instance.availability_zone.as_deref()), why) {
+            (Place::Any, _) => format!("No host has {room}."),
+            (Place::Zone(zone), _) => format!("No host in zone {zone} has {room}."),
+            (Place::Host(host), Why::Full) => format!("Host {host} has no {room}."),
+            (Place::Host(host), Why::NoSuchHost) => format!("There is no compute host {host}."),
+            (Place::Host(host), Why::Disabled) => format!("Host {host} is disabled."),
+            (Place::Host(host), Why::Silent) => {
+                format!("Host {host} has not reported for {} s.", self.settings.rules.down_after.as_secs())
             }
-            Err(DbError::Stale(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
+        };
+        StateReason::new(NO_CAPACITY, sentence)
     }
+}
+
+/// What became of a host's share of a plan. The rest of it needs no host any more.
+#[derive(Debug, Default)]
+struct Given {
+    placed: usize,
+    /// Those for whom the plan was made with numbers that are no longer true.
+    again: Vec<InstanceId>,
 }
 
 #[async_trait]
 impl Turn for Scheduler {
     type Error = DbError;
 
-    /// Looks for what waits until nothing new is found. Costs one query when there is nothing.
     async fn turn(&mut self) -> Outcome<()> {
-        let mut last = None;
-        loop {
-            let due = instances::due_scheduler(&mut self.db.read().await?, BATCH).await?;
-            let newest = due.last().map(|instance| instance.id);
-            let full = due.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
-            let (waiting, ending): (Vec<_>, Vec<_>) =
-                due.into_iter().partition(|instance| instance.state.task == Some(Task::Scheduling));
-            self.end(&ending).await?;
-            self.schedule(waiting).await?;
-            if !full || newest == last {
-                return Ok(());
-            }
-            last = newest;
+        let done = self.look().await;
+        if done.is_err() {
+            // Messages were taken and shares were planned that did not come true.
+            self.looked = None;
+            self.view.distrust();
         }
+        done
     }
 }
 
 fn wish(instance: &Instance) -> Wish {
     Wish { instance: instance.id, demand: demand(instance), place: Place::read(instance.availability_zone.as_deref()) }
-}
-
-fn no_capacity(instance: &Instance) -> StateReason {
-    let place = match Place::read(instance.availability_zone.as_deref()) {
-        Place::Any => "No host has".to_owned(),
-        Place::Zone(zone) => format!("No host in zone {zone} has"),
-        Place::Host(host) => format!("Host {host} has not"),
-    };
-    let Instance { flavor, memory_mb, vcpus, local_gb, .. } = instance;
-    StateReason::new(
-        NO_CAPACITY,
-        format!("{place} room for {flavor}: {memory_mb} MiB of memory, {vcpus} vcpus, {local_gb} GiB of disk."),
-    )
 }

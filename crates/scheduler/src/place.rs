@@ -1,7 +1,8 @@
 //! Making a part of the plan true: one transaction for each host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use nova_db::instances::Due;
 use nova_db::{Conn, Db, DbError, compute_nodes, fixed_ips, instances, networks, transaction};
 use nova_types::instance::Instance;
 use nova_types::network::Network;
@@ -23,12 +24,29 @@ pub(crate) enum PlaceError {
     /// Others were faster: the host has no room any more.
     #[error("the host has no room left")]
     Full,
-    /// There is no network for the project.
-    #[error("there is no network for project {0}")]
-    NoNetwork(ProjectId),
-    /// The rows cannot be had, or the network has too few addresses.
+    /// There are not addresses enough; the others could have theirs.
+    #[error("{} instances get no address", without.len())]
+    NoAddress {
+        /// Those that must go without.
+        without: Vec<InstanceId>,
+        /// Why.
+        #[source]
+        lack: Lack,
+    },
+    /// The rows cannot be had.
     #[error(transparent)]
     Db(#[from] DbError),
+}
+
+/// Why there is no address for an instance.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Lack {
+    /// There is no network for the project.
+    #[error("there is no network for project {0}: an administrator can make one with nova-manage network create.")]
+    Network(ProjectId),
+    /// All are taken.
+    #[error("The network has no free address.")]
+    Address,
 }
 
 /// What an instance takes of a host.
@@ -36,13 +54,13 @@ pub(crate) const fn demand(instance: &Instance) -> Demand {
     Demand { memory_mb: instance.memory_mb, vcpus: instance.vcpus, local_gb: instance.local_gb }
 }
 
-/// Gives `batch` to `host`: rows, capacity and addresses, all or nothing. Instances that do not wait any more are
-/// left out.
-pub(crate) async fn place(db: &Db, host: &HostName, batch: &[&Instance]) -> Result<Placed, PlaceError> {
-    let ids: Vec<InstanceId> = batch.iter().map(|instance| instance.id).collect();
+/// Gives `batch` to `host`: rows, capacity and addresses, all or nothing. Instances that do not wait any more, or that
+/// another scheduler is placing, are left out.
+pub(crate) async fn place(db: &Db, host: &HostName, batch: &[&Due]) -> Result<Placed, PlaceError> {
+    let ids: Vec<InstanceId> = batch.iter().map(|due| due.instance.id).collect();
     transaction!(db, |tx| -> PlaceError {
-        let moved = instances::place(tx, &ids, host).await?;
-        let moved: Vec<&Instance> = batch.iter().copied().filter(|instance| moved.contains(&instance.id)).collect();
+        let moved: BTreeSet<InstanceId> = instances::place(tx, &ids, host).await?.into_iter().collect();
+        let moved: Vec<&Due> = batch.iter().copied().filter(|due| moved.contains(&due.instance.id)).collect();
         if moved.is_empty() {
             return Ok(Placed::default());
         }
@@ -50,34 +68,38 @@ pub(crate) async fn place(db: &Db, host: &HostName, batch: &[&Instance]) -> Resu
             return Err(PlaceError::Full);
         }
         let networks = addresses(tx, &moved).await?;
-        Ok(Placed { instances: moved.iter().map(|instance| instance.id).collect(), networks })
+        Ok(Placed { instances: moved.iter().map(|due| due.instance.id).collect(), networks })
     })
 }
 
-fn sum(batch: &[&Instance]) -> Demand {
-    batch.iter().map(|instance| demand(instance)).fold(Demand::default(), |sum, one| Demand {
+fn sum(batch: &[&Due]) -> Demand {
+    batch.iter().map(|due| demand(&due.instance)).fold(Demand::default(), |sum, one| Demand {
         memory_mb: sum.memory_mb.saturating_add(one.memory_mb),
         vcpus: sum.vcpus.saturating_add(one.vcpus),
         local_gb: sum.local_gb.saturating_add(one.local_gb),
     })
 }
 
-/// Takes an address from its project's network for each instance that has none, and returns those networks.
-async fn addresses(conn: &mut Conn, batch: &[&Instance]) -> Result<Vec<Network>, PlaceError> {
+/// Takes an address from its project's network for each instance that has none, and returns those networks. One that
+/// was on another host before keeps its own.
+async fn addresses(conn: &mut Conn, batch: &[&Due]) -> Result<Vec<Network>, PlaceError> {
     // In the order of projects, so that two who take from several networks do not wait for each other in a circle.
     let mut projects: BTreeMap<&ProjectId, Vec<InstanceId>> = BTreeMap::new();
-    for instance in batch {
-        // One that was on another host keeps its address.
-        if instance.epoch > 0 && fixed_ips::of_instance(conn, instance.id).await?.is_some() {
-            continue;
-        }
+    for Due { instance, .. } in batch.iter().filter(|due| !due.has_address) {
         projects.entry(&instance.project).or_default().push(instance.id);
     }
     let mut used: Vec<Network> = Vec::new();
     for (project, ids) in projects {
-        let network = networks::for_project(conn, project, true).await?;
-        let network = network.ok_or_else(|| PlaceError::NoNetwork(project.clone()))?;
-        fixed_ips::take(conn, network.id, &ids).await?;
+        let Some(network) = networks::for_project(conn, project, true).await? else {
+            return Err(PlaceError::NoAddress { without: ids, lack: Lack::Network(project.clone()) });
+        };
+        match fixed_ips::take(conn, network.id, &ids).await {
+            Err(DbError::NoMoreAddresses { free, .. }) => {
+                let without = ids.get(free..).unwrap_or_default().to_vec();
+                return Err(PlaceError::NoAddress { without, lack: Lack::Address });
+            }
+            taken => taken?,
+        };
         if used.iter().all(|seen| seen.id != network.id) {
             used.push(network);
         }

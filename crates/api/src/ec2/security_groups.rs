@@ -76,8 +76,8 @@ impl Action for DeleteSecurityGroup {
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<Return, Error> {
         transaction!(cloud.db, |tx| -> Error {
-            let ids = security_groups::resolve(tx, &caller.project, std::slice::from_ref(&self.0)).await?;
-            for id in ids {
+            let found = security_groups::resolve(tx, &caller.project, std::slice::from_ref(&self.0)).await?;
+            for (id, _) in found {
                 security_groups::delete(tx, &caller.project, id).await?;
             }
             Ok(())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags;
-use crate::{ConnectionType, HypervisorChoice, LibvirtType};
+use crate::{ConnectionType, HypervisorChoice, LibvirtType, Placement, SchedulerDriver};
 
 flags! {
     "Compute"
@@ -73,6 +73,10 @@ flags! {
     "Scheduler"
     /// How hosts are chosen.
     SchedulerFlags {
+        /// How hosts are chosen: nova.scheduler.simple.SimpleScheduler, .chance.ChanceScheduler or .zone.ZoneScheduler.
+        scheduler_driver: SchedulerDriver = "nova.scheduler.simple.SimpleScheduler",
+        /// The simple scheduler takes the host with the fewest vcpus in use (spread) or left (fill).
+        scheduler_placement: Placement = "spread",
         /// Virtual processors in use beyond which a host gets no new instance; 0 leaves it to what hosts report.
         max_cores: u32 = "0",
         /// How long after its start the scheduler waits for hosts to report before it says that there are none.

@@ -23,6 +23,26 @@ pub async fn apply(
     guard: &Guard,
     reason: Option<&StateReason>,
 ) -> Result<State, DbError> {
+    advance(conn, &[id], event, guard, reason).await
+}
+
+/// Moves several instances on that are all where `guard` says, or none of them.
+///
+/// Call it inside a transaction: one that is refused has moved some of them.
+///
+/// # Errors
+/// [`DbError::Stale`] when one of them has moved on, or the event is not allowed where they are.
+pub async fn apply_all(conn: &mut Conn, ids: &[InstanceId], event: Event, guard: &Guard) -> Result<State, DbError> {
+    advance(conn, ids, event, guard, None).await
+}
+
+async fn advance(
+    conn: &mut Conn,
+    ids: &[InstanceId],
+    event: Event,
+    guard: &Guard,
+    reason: Option<&StateReason>,
+) -> Result<State, DbError> {
     let next = guard.state.after(event).ok_or(DbError::Stale("instance"))?;
     let stamp = match event {
         Event::Booted => ", launched_at = coalesce(launched_at, {now})",
@@ -45,7 +65,17 @@ pub async fn apply(
         }
         None => "",
     };
-    args.extend([id.into(), guard.state.vm.as_str().into(), guard.epoch.into()]);
+    let these = match ids {
+        [only] => {
+            args.push((*only).into());
+            "id = ?"
+        }
+        several => {
+            args.push(several.into());
+            "id in (?..)"
+        }
+    };
+    args.extend([guard.state.vm.as_str().into(), guard.epoch.into()]);
     let task = match guard.state.task {
         Some(task) => {
             args.push(task.as_str().into());
@@ -55,11 +85,11 @@ pub async fn apply(
     };
     let sql = format!(
         "update instances set vm_state = ?, task_state = ?, state = ?, state_description = ?, updated_at = {{now}}\
-         {stamp}{told} where id = ? and vm_state = ? and epoch = ? and deleted = false and {task}"
+         {stamp}{told} where {these} and vm_state = ? and epoch = ? and deleted = false and {task}"
     );
     match conn.execute_text(&sql, &args).await? {
-        0 => Err(DbError::Stale("instance")),
-        _ => Ok(next),
+        moved if moved == ids.len() as u64 => Ok(next),
+        _ => Err(DbError::Stale("instance")),
     }
 }
 
@@ -96,7 +126,8 @@ pub async fn request(
     Ok((before, found))
 }
 
-/// Gives instances that wait for the scheduler to `host`, under a new epoch. Returns those that really waited.
+/// Gives instances that wait for the scheduler to `host`, under a new epoch. Returns those that really waited, and that
+/// no other scheduler has in hand just now.
 ///
 /// Call it inside the transaction that claims the capacity and takes the addresses for what it returns.
 ///
@@ -131,7 +162,7 @@ pub async fn place(conn: &mut Conn, ids: &[InstanceId], host: &HostName) -> Resu
 }
 
 const WAITING: &str = "select id from instances where id in (?..) and vm_state = 'pending' and task_state = 'scheduling' \
-     and host is null and deleted = false order by id {for_update}";
+     and host is null and deleted = false order by id {skip_locked}";
 
 const PLACE: &str = "update instances set host = ?, vm_state = ?, task_state = ?, state = ?, state_description = ?, \
      hostname = 'i-' || {hex:id}, scheduled_at = {now}, updated_at = {now}, epoch = epoch + 1 where id in (?..) \

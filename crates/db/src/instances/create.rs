@@ -3,39 +3,97 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nova_types::InstanceId;
-use nova_types::instance::NewInstances;
+use nova_types::instance::{Instance, NewInstances};
 use nova_types::state::State;
 
 use crate::conn::Conn;
+use crate::dialect::Engine;
 use crate::error::DbError;
+use crate::row::Row;
 use crate::value::Value;
 
-/// Stores the instances of one call, `pending`/`scheduling`, with their groups. Returns their ids in launch order.
+/// Well below what any engine takes as arguments.
+const ROWS_AT_ONCE: usize = 500;
+
+/// Stores the instances of one call, `pending`/`scheduling`, with their groups. Returns them in launch order.
 ///
 /// Call it inside the transaction that also takes the quota and remembers the client token.
 ///
 /// # Errors
 /// [`DbError::Duplicate`] of [`Mac`](crate::Unique::Mac): draw other addresses and try again.
-pub async fn insert_batch(conn: &mut Conn, new: &NewInstances) -> Result<Vec<InstanceId>, DbError> {
+pub async fn create(conn: &mut Conn, new: &NewInstances) -> Result<Vec<Instance>, DbError> {
     let rows: Vec<Vec<Value>> = (0_i32..).zip(&new.macs).map(|(index, mac)| row(new, index, (*mac).into())).collect();
-    let ids = insert(conn, new, &rows).await?;
+    let mut stored: Vec<Instance> =
+        insert(conn, new, &rows).await?.iter().map(|row| instance(new, row)).collect::<Result<_, _>>()?;
+    stored.sort_unstable_by_key(|instance| instance.launch_index);
+    let ids = stored.iter().map(|instance| instance.id);
     let members: Vec<Vec<Value>> =
-        ids.iter().flat_map(|id| new.groups.iter().map(|group| vec![(*group).into(), (*id).into()])).collect();
+        ids.flat_map(|id| new.groups.iter().map(move |group| vec![(*group).into(), id.into()])).collect();
     if !members.is_empty() {
         conn.insert_many(INSERT_MEMBERS, &members).await?;
     }
-    Ok(ids.into_iter().map(InstanceId::from_row).collect())
+    Ok(stored)
 }
 
-/// One row says its id itself; many are read back, for not every engine returns them in order.
-async fn insert(conn: &mut Conn, new: &NewInstances, rows: &[Vec<Value>]) -> Result<Vec<i32>, DbError> {
-    if let [only] = rows {
-        let places = vec!["?"; only.len()].join(", ");
-        return conn.insert_text(&format!("{INSERT} values ({places})"), only).await.map(|id| vec![id]);
+/// The same for those who need only the ids.
+///
+/// # Errors
+/// As [`create`].
+pub async fn insert_batch(conn: &mut Conn, new: &NewInstances) -> Result<Vec<InstanceId>, DbError> {
+    Ok(create(conn, new).await?.into_iter().map(|instance| instance.id).collect())
+}
+
+/// Returns what the database added to each row, in any order.
+async fn insert(conn: &mut Conn, new: &NewInstances, rows: &[Vec<Value>]) -> Result<Vec<Row>, DbError> {
+    // MySQL tells nothing of inserted rows; MariaDB, which does, is the same to us.
+    if conn.engine() == Engine::MySql {
+        conn.insert_many(INSERT, rows).await?;
+        return conn.all(ADDED, &[(&new.reservation).into()]).await;
     }
-    conn.insert_many(INSERT, rows).await?;
-    let found = conn.all(IDS, &[(&new.reservation).into()]).await?;
-    found.iter().map(|row| row.get("id")).collect()
+    let mut added = Vec::with_capacity(rows.len());
+    for chunk in rows.chunks(ROWS_AT_ONCE) {
+        let group = format!("({})", vec!["?"; chunk[0].len()].join(","));
+        let values = vec![group.as_str(); chunk.len()].join(",");
+        let sql = format!("{INSERT} values {values} returning id, launch_index, created_at");
+        added.extend(conn.all_text(&sql, &chunk.concat()).await?);
+    }
+    Ok(added)
+}
+
+/// The instance as it was stored.
+fn instance(new: &NewInstances, added: &Row) -> Result<Instance, DbError> {
+    let (id, index): (InstanceId, u32) = (InstanceId::from_row(added.get("id")?), added.narrow("launch_index")?);
+    let mac = usize::try_from(index).ok().and_then(|index| new.macs.get(index));
+    let out_of_order = || DbError::Corrupt { column: "launch_index", value: index.to_string() };
+    Ok(Instance {
+        id,
+        reservation: new.reservation.clone(),
+        launch_index: index,
+        user: new.user.clone(),
+        project: new.project.clone(),
+        state: State::FIRST,
+        reason: None,
+        epoch: 0,
+        image: new.image,
+        kernel: new.kernel,
+        ramdisk: new.ramdisk,
+        flavor: new.flavor.to_owned(),
+        memory_mb: new.memory_mb,
+        vcpus: new.vcpus,
+        local_gb: new.local_gb,
+        key: new.key.clone(),
+        user_data: new.user_data.clone(),
+        availability_zone: new.availability_zone.clone(),
+        host: None,
+        mac: *mac.ok_or_else(out_of_order)?,
+        hostname: id.to_string(),
+        display_name: new.display_name.clone(),
+        display_description: new.display_description.clone(),
+        client_token: new.client_token.clone(),
+        created_at: added.get("created_at")?,
+        launched_at: None,
+        terminated_at: None,
+    })
 }
 
 fn row(new: &NewInstances, index: i32, mac: Value) -> Vec<Value> {
@@ -71,6 +129,6 @@ const INSERT: &str = "insert into instances (reservation_id, launch_index, user_
     ramdisk_id, instance_type, memory_mb, vcpus, local_gb, key_name, key_data, user_data, availability_zone, \
     display_name, display_description, client_token, mac_address, vm_state, task_state, state, state_description)";
 
-const IDS: &str = "select id from instances where reservation_id = ? and deleted = false order by launch_index";
+const ADDED: &str = "select id, launch_index, created_at from instances where reservation_id = ? and deleted = false order by launch_index";
 
 const INSERT_MEMBERS: &str = "insert into security_group_instance_association (security_group_id, instance_id)";

@@ -97,12 +97,22 @@ pub async fn on_host(conn: &mut Conn, host: &HostName) -> Result<Vec<InstanceVie
     views(conn, concat!(crate::instances::holding!(), " and i.host = ?"), &[host.into()], None).await
 }
 
-/// Instances whose task `host` must do, by id.
+/// Instances whose task `host` must do, by id; without their groups, which a host reads for its firewall.
 ///
 /// # Errors
 /// [`DbError::Unavailable`] when the database cannot be asked.
 pub async fn due_on_host(conn: &mut Conn, host: &HostName, limit: u32) -> Result<Vec<InstanceView>, DbError> {
-    views(conn, "i.host = ? and i.task_state is not null and i.deleted = false", &[host.into()], Some(limit)).await
+    let rows = conn.all(DUE_ON_HOST, &[host.into(), limit.into()]).await?;
+    rows.iter().map(|row| view(row, Vec::new())).collect()
+}
+
+/// An instance that waits for the scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The instance.
+    pub instance: Instance,
+    /// Whether it has an address already, which it keeps: it was on another host before.
+    pub has_address: bool,
 }
 
 /// Those of `hosts` that have a task to do, for a process that does the work of many.
@@ -119,9 +129,20 @@ pub async fn hosts_with_tasks(conn: &mut Conn, hosts: &[HostName]) -> Result<Vec
 ///
 /// # Errors
 /// [`DbError::Unavailable`] when the database cannot be asked.
-pub async fn due_scheduler(conn: &mut Conn, limit: u32) -> Result<Vec<Instance>, DbError> {
-    let rows = conn.all(DUE_SCHEDULER, &[limit.into()]).await?;
-    rows.iter().map(instance).collect()
+pub async fn due_scheduler(conn: &mut Conn, limit: u32) -> Result<Vec<Due>, DbError> {
+    conn.all(DUE_SCHEDULER, &[limit.into()]).await?.iter().map(due).collect()
+}
+
+/// The same of only some instances.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn due_of(conn: &mut Conn, ids: &[InstanceId]) -> Result<Vec<Due>, DbError> {
+    conn.all(DUE_OF, &[ids.into()]).await?.iter().map(due).collect()
+}
+
+fn due(row: &Row) -> Result<Due, DbError> {
+    Ok(Due { instance: instance(row)?, has_address: row.get::<i64>("addresses")? > 0 })
 }
 
 async fn views(conn: &mut Conn, scope: &str, args: &[Value], limit: Option<u32>) -> Result<Vec<InstanceView>, DbError> {
@@ -138,20 +159,20 @@ async fn views(conn: &mut Conn, scope: &str, args: &[Value], limit: Option<u32>)
             groups.entry(member).or_default().push((group, row.parse("name")?));
         }
     }
-    rows.iter()
-        .map(|row| {
-            let instance = instance(row)?;
-            let fixed: Option<Ipv4Addr> = row.parse_some("fixed_address")?;
-            let network: Option<i32> = row.get("fixed_network")?;
-            Ok(InstanceView {
-                fixed_ip: fixed.zip(network.map(NetworkId::from_row)),
-                floating_ip: row.parse_some("floating_address")?,
-                groups: groups.remove(&instance.id).unwrap_or_default(),
-                host_zone: row.get("host_zone")?,
-                instance,
-            })
-        })
-        .collect()
+    let view = |row| view(row, groups.remove(&InstanceId::from_row(row.get("id")?)).unwrap_or_default());
+    rows.iter().map(view).collect()
+}
+
+fn view(row: &Row, groups: Vec<(SecurityGroupId, GroupName)>) -> Result<InstanceView, DbError> {
+    let fixed: Option<Ipv4Addr> = row.parse_some("fixed_address")?;
+    let network: Option<i32> = row.get("fixed_network")?;
+    Ok(InstanceView {
+        fixed_ip: fixed.zip(network.map(NetworkId::from_row)),
+        floating_ip: row.parse_some("floating_address")?,
+        groups,
+        host_zone: row.get("host_zone")?,
+        instance: instance(row)?,
+    })
 }
 
 /// Reads an instance from a row of [`columns!`].
@@ -231,25 +252,41 @@ pub(super) const ON_HOST_LOCKED: &str = concat!(
     " order by i.id limit ? {for_update}"
 );
 
-pub(super) const DUE_SCHEDULER: &str = concat!(
-    "select ",
-    columns!(),
-    " from instances i where i.host is null and i.task_state in ('scheduling', 'terminating') and i.deleted = false \
-     order by i.id limit ?"
-);
-
 pub(super) const HOSTS_WITH_TASKS: &str = "select distinct host from instances \
      where host in (?..) and task_state is not null and deleted = false";
 
-pub(super) const VIEW: &str = concat!(
-    "select ",
-    columns!(),
-    ", f.address as fixed_address, f.network_id as fixed_network, o.address as floating_address, \
-     s.availability_zone as host_zone from instances i \
-     left join fixed_ips f on f.instance_id = i.id and f.deleted = false \
-     left join floating_ips o on o.fixed_ip_id = f.id and o.deleted = false \
-     left join services s on s.host = i.host and s.\"binary\" = 'nova-compute' and s.deleted = false"
-);
+macro_rules! due {
+    () => {
+        concat!(
+            "select ",
+            columns!(),
+            ", (select count(*) from fixed_ips f where f.instance_id = i.id and f.deleted = false) as addresses \
+             from instances i where i.host is null and i.task_state in ('scheduling', 'terminating') \
+             and i.deleted = false"
+        )
+    };
+}
+
+pub(super) const DUE_SCHEDULER: &str = concat!(due!(), " order by i.id limit ?");
+pub(super) const DUE_OF: &str = concat!(due!(), " and i.id in (?..) order by i.id");
+
+macro_rules! view {
+    () => {
+        concat!(
+            "select ",
+            columns!(),
+            ", f.address as fixed_address, f.network_id as fixed_network, o.address as floating_address, \
+             s.availability_zone as host_zone from instances i \
+             left join fixed_ips f on f.instance_id = i.id and f.deleted = false \
+             left join floating_ips o on o.fixed_ip_id = f.id and o.deleted = false \
+             left join services s on s.host = i.host and s.\"binary\" = 'nova-compute' and s.deleted = false"
+        )
+    };
+}
+
+pub(super) const VIEW: &str = view!();
+pub(super) const DUE_ON_HOST: &str =
+    concat!(view!(), " where i.host = ? and i.task_state is not null and i.deleted = false order by i.id limit ?");
 
 pub(super) const GROUPS: &str = "select a.instance_id, g.id as group_id, g.name from instances i \
      join security_group_instance_association a on a.instance_id = i.id and a.deleted = false \

@@ -258,7 +258,8 @@ async fn hot_queries_go_through_indexes() {
     let mut conn = db.read().await.unwrap();
     for statement in [
         read::DUE_SCHEDULER.to_owned(),
-        format!("{} where i.host = ? and i.task_state is not null and i.deleted = false order by i.id", read::VIEW),
+        read::DUE_OF.to_owned(),
+        read::DUE_ON_HOST.to_owned(),
         format!("{} where i.deleted = false and i.project_id = ? order by i.id", read::VIEW),
         format!("{} where i.deleted = false and i.id in (1, 2) order by i.id", read::VIEW),
         format!("{} where i.deleted = false and i.project_id = ? and i.id between ? and ?", read::GROUPS),

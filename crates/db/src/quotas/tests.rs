@@ -3,7 +3,7 @@
 use nova_types::ProjectId;
 use nova_types::quota::{Quotas, Resource};
 
-use super::{limits, recount, release, reserve, reserve_some, set_limit, usage};
+use super::{limits, recount, release, reserve, reserve_own, reserve_some, set_limit, usage};
 use crate::dev::{self, fixtures};
 use crate::error::{DbError, OverQuota};
 use crate::open::Db;
@@ -63,6 +63,28 @@ async fn a_launch_gets_what_there_is_room_for() {
         release(&mut conn, &acme(), &[(Resource::Instances, 99), (Resource::Cores, 1)]).await.unwrap();
         assert_eq!(usage(&mut conn, &acme(), Resource::Instances).await.unwrap(), 0);
         assert_eq!(usage(&mut conn, &acme(), Resource::Cores).await.unwrap(), 5);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_projects_own_limit_counts_before_the_default_and_as_many_as_fit_are_granted() {
+    dev::each(async |db: &Db| {
+        let defaults = Quotas { instances: 4, cores: 100, ..Quotas::default() };
+        let each = [(Resource::Instances, 1), (Resource::Cores, 2)];
+        let take = async |min, max| {
+            let taken = transaction!(db, |tx| { reserve_own(tx, &acme(), &each, min, max, &defaults).await });
+            taken.map_err(|error| matches!(error, DbError::OverQuota(_)))
+        };
+        assert_eq!(take(3, 3).await, Ok(3));
+        assert_eq!(take(2, 2).await, Err(true));
+        assert_eq!(take(1, 9).await, Ok(1));
+        transaction!(db, |tx| { set_limit(tx, &acme(), Resource::Instances, Some(6)).await }).unwrap();
+        assert_eq!(take(1, 1).await, Ok(1));
+        transaction!(db, |tx| { set_limit(tx, &acme(), Resource::Cores, Some(11)).await }).unwrap();
+        assert_eq!(take(1, 1).await, Err(true));
+        let used = usage(&mut db.read().await.unwrap(), &acme(), Resource::Cores).await.unwrap();
+        assert_eq!(used, 10);
     })
     .await;
 }

@@ -105,7 +105,8 @@ async fn groups_are_named_within_their_project_and_limited() {
         let mut conn = db.read().await.unwrap();
         let wanted = [by_name("c"), GroupRef::Id(web), by_name("web")];
         let found = super::resolve(&mut conn, &project("p"), &wanted).await.unwrap();
-        assert_eq!((found.len(), found[1], found[2]), (3, web, web));
+        assert_eq!((found.len(), found[1].0, found[2].0), (3, web, web));
+        assert_eq!(found[1].1.as_str(), "web");
         let absent = super::resolve(&mut conn, &project("p"), &[by_name("c"), by_name("x")]).await;
         refused(absent, expect!["there is no security group x"]);
         let foreign = super::resolve(&mut conn, &project("q"), &[GroupRef::Id(web)]).await;

@@ -1,13 +1,13 @@
 //! What `RunInstances` does: everything is checked first, then one transaction accepts the launch.
 
 use nova_db::client_tokens::{self, ClientToken};
-use nova_db::security_groups;
+use nova_db::security_groups::{self, GroupError, GroupRef};
 use nova_db::{Conn, DbError, Tx, Unique, images, instances, key_pairs, quotas, services, transaction};
 use nova_types::flavor::Flavor;
 use nova_types::image::{Image, ImageState};
 use nova_types::instance::{InstanceView, NewInstances};
 use nova_types::quota::Resource;
-use nova_types::{ImageId, ImageKind, InstanceId, KeyName, Mac, ReservationId, SecurityGroupId};
+use nova_types::{GroupName, ImageId, ImageKind, KeyName, Mac, ReservationId, SecurityGroupId};
 
 use super::item::{ReservationItem, reservations};
 use super::run::RunInstances;
@@ -15,6 +15,9 @@ use crate::{caller::Caller, cloud::Cloud, error::Error};
 
 /// How often a commit may be in doubt before the client is told so.
 const MOST_DOUBTS: u32 = 3;
+
+/// A security group's id and name.
+type Group = (SecurityGroupId, GroupName);
 
 /// What was found for the names in the request.
 struct Checked {
@@ -40,12 +43,12 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
 
     let reservation = ReservationId::from_random(rand::random());
     let mut doubts = 0;
-    let ids = loop {
+    let views = loop {
         let accepted = transaction!(cloud.db, |tx| -> Error {
             if doubts > 0
-                && let Some(ids) = accepted_before(tx, caller, &reservation).await?
+                && let Some(views) = accepted_before(tx, caller, &reservation).await?
             {
-                return Ok(ids);
+                return Ok(views);
             }
             accept(tx, &request, &checked, &reservation, (caller, cloud, &digest)).await
         });
@@ -61,9 +64,8 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
             other => break other?,
         }
     };
-    cloud.hint_scheduler(ids.iter().map(|id| id.number()).collect()).await;
-    let mut conn = cloud.db.read().await?;
-    Ok(shown(&instances::describe(&mut conn, Some(&caller.project), &ids).await?, caller))
+    cloud.hint_scheduler(views.iter().map(|view| view.instance.id.number()).collect()).await;
+    Ok(shown(&views, caller))
 }
 
 /// Finds the instances of a reservation whose commit nobody answered. Whoever accepts a launch locks the project's
@@ -72,10 +74,10 @@ async fn accepted_before(
     tx: &mut Tx,
     caller: &Caller,
     reservation: &ReservationId,
-) -> Result<Option<Vec<InstanceId>>, Error> {
+) -> Result<Option<Vec<InstanceView>>, Error> {
     quotas::hold(tx, &caller.project).await?;
     let views = instances::of_reservation(tx, &caller.project, reservation).await?;
-    Ok((!views.is_empty()).then(|| views.iter().map(|view| view.instance.id).collect()))
+    Ok(Some(views).filter(|views| !views.is_empty()))
 }
 
 fn shown(views: &[InstanceView], caller: &Caller) -> ReservationItem {
@@ -173,7 +175,7 @@ async fn accept(
     checked: &Checked,
     reservation: &ReservationId,
     (caller, cloud, digest): (&Caller, &Cloud, &str),
-) -> Result<Vec<InstanceId>, Error> {
+) -> Result<Vec<InstanceView>, Error> {
     if let Some(token) = &request.client_token {
         client_tokens::remember(tx, &caller.project, token, digest, reservation).await?;
     }
@@ -196,20 +198,31 @@ async fn accept(
         availability_zone: request.zone.clone(),
         display_name: request.display_name.clone(),
         display_description: request.display_description.clone(),
-        groups,
+        groups: groups.iter().map(|(id, _)| *id).collect(),
         client_token: request.client_token.clone(),
         macs: (0..count).map(|_| Mac::of_guest(rand::random())).collect(),
     };
-    Ok(instances::insert_batch(tx, &new).await?)
+    let view = |instance| InstanceView {
+        instance,
+        fixed_ip: None,
+        floating_ip: None,
+        groups: groups.clone(),
+        host_zone: None,
+    };
+    Ok(instances::create(tx, &new).await?.into_iter().map(view).collect())
 }
 
-/// Resolves the groups asked for; `default` where none are.
-async fn groups(tx: &mut Tx, request: &RunInstances, caller: &Caller) -> Result<Vec<SecurityGroupId>, Error> {
-    let default = security_groups::ensure_default(tx, &caller.project, &caller.user).await?;
-    if request.groups.is_empty() {
-        return Ok(vec![default]);
-    }
-    let mut groups = security_groups::resolve(tx, &caller.project, &request.groups).await?;
+/// Resolves the groups asked for; `default` where none are, which is made when it is first needed.
+async fn groups(tx: &mut Tx, request: &RunInstances, caller: &Caller) -> Result<Vec<Group>, Error> {
+    let default = [GroupRef::Name(GroupName::default_group())];
+    let asked = if request.groups.is_empty() { &default[..] } else { &request.groups };
+    let mut groups = match security_groups::resolve(tx, &caller.project, asked).await {
+        Err(GroupError::NotFound(missing)) if default.contains(&missing) => {
+            security_groups::ensure_default(tx, &caller.project, &caller.user).await?;
+            security_groups::resolve(tx, &caller.project, asked).await?
+        }
+        found => found?,
+    };
     groups.sort_unstable();
     groups.dedup();
     Ok(groups)
@@ -223,19 +236,13 @@ async fn reserve(
     caller: &Caller,
     cloud: &Cloud,
 ) -> Result<u32, Error> {
-    let limits = quotas::limits(tx, &caller.project, &cloud.config.api.quotas()).await?;
-    let used_instances = quotas::usage(tx, &caller.project, Resource::Instances).await?;
-    let used_cores = quotas::usage(tx, &caller.project, Resource::Cores).await?;
-    let by_cores = limits.cores.saturating_sub(used_cores) / flavor.vcpus.max(1);
-    let allowed = limits.instances.saturating_sub(used_instances).min(by_cores);
-    let count = request.most.min(allowed);
-    if count < request.least {
-        return Err(Error::InstanceLimit { allowed });
-    }
-    let wanted = [(Resource::Instances, count), (Resource::Cores, count * flavor.vcpus)];
-    match quotas::reserve(tx, &caller.project, &wanted, &limits).await {
-        // Someone took quota since we counted: the transaction starts again and counts anew.
-        Err(DbError::OverQuota { .. }) => Err(Error::InstanceLimit { allowed: 0 }),
-        other => other.map(|()| count).map_err(Error::from),
+    let each = [(Resource::Instances, 1), (Resource::Cores, flavor.vcpus)];
+    let (least, most) = (request.least, request.most);
+    match quotas::reserve_own(tx, &caller.project, &each, least, most, &cloud.config.api.quotas()).await {
+        Err(DbError::OverQuota(over)) => {
+            let each = if over.resource == Resource::Cores { flavor.vcpus.max(1) } else { 1 };
+            Err(Error::InstanceLimit { allowed: over.limit.saturating_sub(over.used) / each })
+        }
+        other => other.map_err(Error::from),
     }
 }

@@ -54,7 +54,10 @@ async fn a_launch_is_accepted_shown_and_counted() {
     assert_eq!(run.texts("amiLaunchIndex"), ["0", "1", "2"]);
     let shown = joe.call("DescribeInstances").await;
     assert_eq!(shown.texts("name"), ["pending", "pending", "pending"]);
-    assert_eq!(shown.text("reservationId"), run.text("reservationId"));
+    // What the launch answers from memory is what is stored.
+    for name in ["reservationId", "launchTime", "groupId", "groupName", "instanceType", "imageId", "privateDnsName"] {
+        assert_eq!(shown.texts(name), run.texts(name), "{name}");
+    }
     let page = joe.call("DescribeInstances Filter.1.Name=launch-index Filter.1.Value.1=1").await;
     assert_eq!(page.texts("instanceId"), ["i-00000002"]);
 }

@@ -29,7 +29,7 @@ impl Ingress {
     async fn resolve(&self, tx: &mut Tx, caller: &Caller) -> Result<(SecurityGroupId, Vec<Rule>), Error> {
         security_groups::ensure_default(tx, &caller.project, &caller.user).await?;
         let found = security_groups::resolve(tx, &caller.project, std::slice::from_ref(&self.group)).await?;
-        let group = found.into_iter().next().ok_or_else(|| Error::NoSuchGroup(String::new()))?;
+        let (group, _) = found.into_iter().next().ok_or_else(|| Error::NoSuchGroup(String::new()))?;
         let mut rules = Vec::new();
         for permission in &self.permissions {
             for wanted in &permission.sources {
