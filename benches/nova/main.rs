@@ -8,9 +8,12 @@ mod client;
 mod cloud;
 mod combined;
 mod describe_instances;
+mod five_daemons;
 mod fixed_addresses;
+mod launches;
 mod log;
 mod measure;
+mod process;
 mod run_instances;
 mod signatures;
 mod start;
@@ -65,6 +68,9 @@ async fn run_all(wanted: &[&str]) -> anyhow::Result<()> {
     }
     if is_wanted("fixed_addresses") {
         fixed_addresses::bench().await?;
+    }
+    if is_wanted("five_daemons") {
+        five_daemons::bench().await?;
     }
     if is_wanted("start") {
         start::bench().await?;

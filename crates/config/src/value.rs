@@ -10,7 +10,8 @@ use nova_types::network::ManagerKind;
 use nova_types::{HostName, Vlan, net};
 
 use crate::{
-    Brokers, ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, Placement, QuorumQueues, SchedulerDriver, choices,
+    Brokers, ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, Placement, QuorumQueues, SchedulerDriver,
+    choices,
 };
 
 /// How a flag is written on a command line.
