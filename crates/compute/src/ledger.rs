@@ -3,9 +3,10 @@
 
 use nova_db::instances::{self, Guard};
 use nova_db::{Conn, Db, DbError, transaction};
+use nova_failpoint::{Point, hit};
 use nova_types::InstanceId;
 use nova_types::instance::{Instance, StateReason};
-use nova_types::state::Event;
+use nova_types::state::{Event, Task};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::problem::Problem;
@@ -32,6 +33,21 @@ impl Outcome {
 
     pub(crate) fn failed(instance: &Instance, reason: StateReason) -> Self {
         Self::Failed { id: instance.id, guard: guard(instance), reason }
+    }
+
+    /// Where tests end the process: before and after it is committed.
+    const fn points(&self) -> Option<[Point; 2]> {
+        match self {
+            Self::Moved { event, guard, .. } => match (event, guard.state.task) {
+                (Event::Booted, Some(Task::Building)) => Some([Point::LaunchRecording, Point::LaunchRecorded]),
+                (Event::Booted, Some(Task::Starting)) => Some([Point::StartRecording, Point::StartRecorded]),
+                (Event::Halted, Some(Task::Stopping)) => Some([Point::StopRecording, Point::StopRecorded]),
+                (Event::Rebooted, _) => Some([Point::RebootRecording, Point::RebootRecorded]),
+                _ => None,
+            },
+            Self::Gone { .. } => Some([Point::TerminateRecording, Point::TerminateRecorded]),
+            Self::Failed { .. } | Self::Cleaned { .. } => None,
+        }
     }
 
     async fn write(&self, tx: &mut Conn, quarantine_seconds: i32) -> Result<(), DbError> {
@@ -120,7 +136,8 @@ async fn write_one(db: &Db, outcome: Outcome, quarantine_seconds: i32) -> Result
 }
 
 async fn write_together(db: &Db, outcomes: &[Outcome], quarantine_seconds: i32) -> Result<Vec<bool>, DbError> {
-    transaction!(db, |tx| {
+    let points: Vec<[Point; 2]> = outcomes.iter().filter_map(Outcome::points).collect();
+    let written = transaction!(db, |tx| {
         let mut results = vec![true; outcomes.len()];
         let (alike, others) = sorted(outcomes);
         for ((event, guard), ids) in alike {
@@ -133,8 +150,13 @@ async fn write_together(db: &Db, outcomes: &[Outcome], quarantine_seconds: i32) 
                 Err(error) => return Err(error),
             }
         }
+        points.iter().for_each(|[recording, _]| hit(*recording));
         Ok(results)
-    })
+    });
+    if written.is_ok() {
+        points.iter().for_each(|[_, recorded]| hit(*recorded));
+    }
+    written
 }
 
 /// Instances that come from the same state to the same other.
@@ -160,7 +182,7 @@ fn sorted(outcomes: &[Outcome]) -> (Vec<Alike>, Vec<usize>) {
 
 #[cfg(test)]
 mod tests {
-    use nova_types::state::{State, Task, VmState};
+    use nova_types::state::{State, VmState};
 
     use super::*;
     use crate::testing::Bench;

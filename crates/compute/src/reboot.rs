@@ -21,5 +21,6 @@ pub(crate) async fn reboot(host: &Arc<Host>, view: InstanceView, ticket: &Ticket
         Ok(host.hypervisor.reboot(&spec, host.settings.reboot_grace).await?)
     };
     let restarted = restarted.await;
+    nova_failpoint::hit(nova_failpoint::Point::RebootBooted);
     start::conclude(&launch, restarted, Event::Rebooted).await
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use nova_failpoint::Point;
 use nova_link::links::Bridge;
 use nova_types::instance::InstanceView;
 use nova_types::state::Event;
@@ -46,6 +47,15 @@ impl Step<Launch> for LetNobodyIn {
         "firewall"
     }
 
+    fn points(&self) -> [Point; 4] {
+        [
+            Point::LaunchBeforeFirewall,
+            Point::LaunchAfterFirewall,
+            Point::TerminateBeforeFirewall,
+            Point::TerminateAfterFirewall,
+        ]
+    }
+
     async fn act(&self, launch: &mut Launch) -> Result<(), Problem> {
         match launch.real() {
             Some(real) => real.groups.refresh().await,
@@ -69,6 +79,10 @@ pub(crate) struct BuildBridge;
 impl Step<Launch> for BuildBridge {
     fn name(&self) -> &'static str {
         "bridge"
+    }
+
+    fn points(&self) -> [Point; 4] {
+        [Point::LaunchBeforeBridge, Point::LaunchAfterBridge, Point::TerminateBeforeBridge, Point::TerminateAfterBridge]
     }
 
     async fn act(&self, launch: &mut Launch) -> Result<(), Problem> {
@@ -100,6 +114,10 @@ impl Step<Launch> for FetchImages {
         "images"
     }
 
+    fn points(&self) -> [Point; 4] {
+        [Point::LaunchBeforeImages, Point::LaunchAfterImages, Point::TerminateBeforeImages, Point::TerminateAfterImages]
+    }
+
     async fn act(&self, launch: &mut Launch) -> Result<(), Problem> {
         if let Some(real) = &launch.host.real {
             launch.bases = Some(real.disks.fetch(&launch.host.db, &launch.view.instance).await?);
@@ -119,6 +137,10 @@ struct MakeDisks;
 impl Step<Launch> for MakeDisks {
     fn name(&self) -> &'static str {
         "disks"
+    }
+
+    fn points(&self) -> [Point; 4] {
+        [Point::LaunchBeforeDisks, Point::LaunchAfterDisks, Point::TerminateBeforeDisks, Point::TerminateAfterDisks]
     }
 
     async fn act(&self, launch: &mut Launch) -> Result<(), Problem> {
@@ -141,6 +163,10 @@ struct Boot;
 impl Step<Launch> for Boot {
     fn name(&self) -> &'static str {
         "boot"
+    }
+
+    fn points(&self) -> [Point; 4] {
+        [Point::LaunchBeforeBoot, Point::LaunchAfterBoot, Point::TerminateBeforeBoot, Point::TerminateAfterBoot]
     }
 
     async fn act(&self, launch: &mut Launch) -> Result<(), Problem> {

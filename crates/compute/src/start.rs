@@ -20,6 +20,7 @@ pub(crate) const BEFORE: &[&dyn Step<Launch>] = &[&LetNobodyIn, &BuildBridge];
 pub(crate) async fn start(host: &Arc<Host>, view: InstanceView, ticket: &Ticket) -> Result<(), Problem> {
     let mut launch = Launch::new(Arc::clone(host), view, ticket.clone());
     let started = boot_again(&mut launch).await;
+    nova_failpoint::hit(nova_failpoint::Point::StartBooted);
     conclude(&launch, started, Event::Booted).await
 }
 

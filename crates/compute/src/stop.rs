@@ -13,5 +13,6 @@ use crate::problem::Problem;
 pub(crate) async fn stop(host: &Arc<Host>, view: InstanceView) -> Result<(), Problem> {
     let instance = &view.instance;
     host.hypervisor.stop(instance.id, host.settings.stop_grace).await.map_err(Problem::later)?;
+    nova_failpoint::hit(nova_failpoint::Point::StopHalted);
     host.ledger.record(Outcome::moved(instance, Event::Halted, None)).await
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nova_db::DbError;
 use nova_db::instances::{self, Guard};
+use nova_failpoint::{Point, hit};
 use nova_service::{Stop, Ticks};
 use nova_types::HostName;
 use nova_types::instance::InstanceView;
@@ -118,6 +119,7 @@ async fn overtaken(host: &Host, id: nova_types::InstanceId, guard: Guard, ticket
 async fn operate(host: &Arc<Host>, view: InstanceView, ticket: &Ticket) -> Result<(), Problem> {
     let Some(task) = view.instance.state.task else { return Ok(()) };
     let _place = place(host, task).await.map_err(Problem::later)?;
+    taken(task);
     match task {
         // The scheduler's; a row with a host is never in it.
         Task::Scheduling => Ok(()),
@@ -127,6 +129,18 @@ async fn operate(host: &Arc<Host>, view: InstanceView, ticket: &Ticket) -> Resul
         Task::Starting => start::start(host, view, ticket).await,
         Task::Terminating => terminate::terminate(host, view, ticket).await,
         Task::Cleaning => terminate::clean(host, view, ticket).await,
+    }
+}
+
+/// Where tests end the process before anything is done.
+fn taken(task: Task) {
+    match task {
+        Task::Building => hit(Point::LaunchTaken),
+        Task::Rebooting => hit(Point::RebootTaken),
+        Task::Stopping => hit(Point::StopTaken),
+        Task::Starting => hit(Point::StartTaken),
+        Task::Terminating => hit(Point::TerminateTaken),
+        Task::Scheduling | Task::Cleaning => {}
     }
 }
 

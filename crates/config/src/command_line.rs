@@ -41,7 +41,11 @@ pub(crate) fn parse(
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<CommandLine, ConfigError> {
     let command = command(program, groups, known);
+    #[cfg(feature = "failpoints")]
+    let command = crate::failpoints::add_to(command);
     let matches = command.try_get_matches_from(plainly(args, known)).map_err(|error| refusal(&error))?;
+    #[cfg(feature = "failpoints")]
+    crate::failpoints::heed(&matches)?;
     let texts = |id: &str| matches.get_many::<String>(id).into_iter().flatten().cloned().collect::<Vec<_>>();
     let mut set = Vec::new();
     for (name, _) in known.flags() {
@@ -74,6 +78,11 @@ fn plainly(args: impl IntoIterator<Item = OsString>, known: &Known) -> Vec<OsStr
             (Named::Flag { name, switch, negated: false }, None) => {
                 plain.push(format!("--{name}").into());
                 !switch
+            }
+            #[cfg(feature = "failpoints")]
+            (Named::Nothing { .. }, None) if name == crate::failpoints::LIST => {
+                plain.push(arg);
+                false
             }
             (Named::Nothing { .. }, None) if matches!(name, FLAGFILE | UNDEFOK) => {
                 plain.push(format!("--{name}").into());

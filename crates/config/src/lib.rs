@@ -18,6 +18,8 @@ mod choices;
 mod command_line;
 mod database_url;
 mod error;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod flagfile;
 mod groups;
 mod known;

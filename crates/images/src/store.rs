@@ -1,9 +1,10 @@
 //! The image store of the state folder: `<images_path>/<id>/image`, checked, hashed, on the disk or not there.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use nova_failpoint::{Point, hit};
 use nova_types::ImageId;
 use nova_types::image::DiskFormat;
 
@@ -63,6 +64,7 @@ impl ImageStore {
         files::ensure_folder(&self.folder, 0o711)?;
         files::ensure_folder(&self.folder.join(id.to_string()), 0o711)?;
         let mut draft = Draft::start(&path)?;
+        hit(Point::ImageCopying);
         let stored = self.fill(&mut draft, declared, source);
         if stored.is_err() {
             drop(draft);
@@ -70,8 +72,28 @@ impl ImageStore {
             let _ = std::fs::remove_dir(self.folder.join(id.to_string()));
             return stored;
         }
+        hit(Point::ImageCopied);
         draft.keep(0o640)?;
+        hit(Point::ImageKept);
         stored
+    }
+
+    /// Holds an image's folder, which is made where there is none, until the answer is dropped or the process ends. None
+    /// while another process holds it: then that one is about to store the image.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or locked.
+    pub fn hold(&self, id: ImageId) -> Result<Option<File>, FileError> {
+        let folder = self.folder.join(id.to_string());
+        files::ensure_folder(&self.folder, 0o711)?;
+        files::ensure_folder(&folder, 0o711)?;
+        let failed = |error| FileError::new("locking", &folder, error);
+        let held = File::open(&folder).map_err(failed)?;
+        match held.try_lock() {
+            Ok(()) => Ok(Some(held)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
     }
 
     /// Opens a stored image for reading.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
-use nova_db::images::{self, Stored};
+use nova_db::images::{self, ImageError, Stored};
+use nova_failpoint::{Point, hit};
 use nova_images::{ImageStore, StoreError, StoredImage};
 use nova_types::image::{DiskFormat, Image, ImageState, NewImage};
 use nova_types::{ImageId, ImageKind, ProjectId};
@@ -248,12 +249,16 @@ async fn register(cx: &mut Context<'_, '_>, path: &Path, new: NewImage) -> anyho
     if !source.metadata()?.is_file() {
         bail!("{} is not a file", path.display());
     }
-    let id = images::register(&mut cx.db.write().await?, &new).await?;
     let store = ImageStore::new(&cx.config.images.images_path);
+    let id = name_it(cx, &store, &new).await?;
+    hit(Point::ImageNamed);
+    // Who finds the row pending and this not held knows that nobody completes it any more.
+    let _held = store.hold(id)?.with_context(|| format!("another process registers {}", new.location))?;
     match store.put(id, new.format, &mut source) {
         Ok(StoredImage { sha256, size_bytes, virtual_size_bytes }) => {
             let stored = Stored { sha256: &sha256, size_bytes, virtual_size_bytes };
             images::available(&mut cx.db.write().await?, id, stored).await?;
+            hit(Point::ImageRegistered);
             cx.note(format_args!("Registered {} as {id}: {size_bytes} bytes, sha256 {sha256}.", new.name));
             Ok(id)
         }
@@ -262,6 +267,26 @@ async fn register(cx: &mut Context<'_, '_>, path: &Path, new: NewImage) -> anyho
             Err(anyhow::Error::from(refused).context(format!("registering {}", path.display())))
         }
     }
+}
+
+/// Gives the image its row. One that a killed registration of the same file left is cleared away first.
+async fn name_it(cx: &mut Context<'_, '_>, store: &ImageStore, new: &NewImage) -> anyhow::Result<ImageId> {
+    let taken = match images::register(&mut cx.db.write().await?, new).await {
+        Err(taken @ ImageError::LocationTaken(_)) => taken,
+        named => return Ok(named?),
+    };
+    let all = images::list(&mut cx.db.read().await?, None).await?;
+    let same = |i: &&Image| i.owner == new.owner && i.location == new.location && i.state == ImageState::Pending;
+    let Some(left) = all.iter().find(same) else { return Err(taken.into()) };
+    let Some(_held) = store.hold(left.id)? else { bail!("another process registers {}", new.location) };
+    // It may have been completed before it was held.
+    let now = images::get_any(&mut cx.db.read().await?, left.id).await?;
+    if now.is_some_and(|image| image.state != ImageState::Pending) {
+        return Err(taken.into());
+    }
+    delete(cx, left.id).await?;
+    cx.note(format_args!("Removed {}, whose registration was never completed.", left.id));
+    Ok(images::register(&mut cx.db.write().await?, new).await?)
 }
 
 /// An image that could not be stored leaves no row that seems to be on its way.

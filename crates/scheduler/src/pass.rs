@@ -9,6 +9,7 @@ use nova_bus::Bus;
 use nova_config::{Placement, SchedulerConfig, SchedulerDriver};
 use nova_db::instances::{Due, Guard};
 use nova_db::{Db, DbError, instances, transaction};
+use nova_failpoint::{Point, hit};
 use nova_service::{Turn, chain};
 use nova_types::instance::{Instance, StateReason};
 use nova_types::network::Network;
@@ -134,14 +135,19 @@ impl Scheduler {
                         Err(error) => return Err(error),
                     }
                 }
+                hit(Point::UnplacedEnding);
                 Ok(ended)
             })?;
+            hit(Point::UnplacedEnded);
             info!(instances = ended, first = %few[0].instance.id, "Terminated {ended} instances that had no host.");
         }
         Ok(())
     }
 
     async fn schedule(&mut self, mut waiting: Vec<Due>) -> Outcome<()> {
+        if !waiting.is_empty() {
+            hit(Point::LaunchScheduling);
+        }
         let (mut urgent, mut placed_any) = (false, false);
         for _ in 0..ROUNDS {
             if waiting.is_empty() {
@@ -189,6 +195,7 @@ impl Scheduler {
     async fn give(&self, host: &HostName, share: &[&Due]) -> Outcome<Given> {
         match place(&self.db, host, share).await {
             Ok(placed) => {
+                hit(Point::LaunchPlaced);
                 self.tell(host, &placed.instances, &placed.networks).await;
                 Ok(Given { placed: placed.instances.len(), again: Vec::new() })
             }
@@ -228,10 +235,12 @@ impl Scheduler {
                 warn!(host = %server, error = %chain(&error), "Telling nova-network failed; it finds out by itself.");
             }
         }
+        hit(Point::LaunchToldNetwork);
         let instance_ids = placed.iter().map(|id| id.number()).collect();
         if let Err(error) = self.bus.cast_compute(host.as_str(), ComputeCall::RunInstance { instance_ids }).await {
             warn!(host = %host, error = %chain(&error), "Telling nova-compute failed; it finds out by itself.");
         }
+        hit(Point::LaunchToldCompute);
     }
 
     /// The instances end in error, with a reason for their users; what they held is given back.
@@ -248,8 +257,10 @@ impl Scheduler {
                         Err(error) => return Err(error),
                     }
                 }
+                hit(Point::RefuseRecording);
                 Ok(told)
             })?;
+            hit(Point::RefuseRecorded);
             for (id, reason) in told {
                 metrics::counter!("nova_scheduler_refused_total", "code" => reason.code.clone()).increment(1);
                 warn!(instance.id = %id, code = reason.code, "No place for {id}: {}", reason.message);

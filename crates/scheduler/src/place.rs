@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nova_db::instances::Due;
 use nova_db::{Conn, Db, DbError, compute_nodes, fixed_ips, instances, networks, transaction};
+use nova_failpoint::{Point, hit};
 use nova_types::instance::Instance;
 use nova_types::network::Network;
 use nova_types::service::Demand;
@@ -68,6 +69,7 @@ pub(crate) async fn place(db: &Db, host: &HostName, batch: &[&Due]) -> Result<Pl
             return Err(PlaceError::Full);
         }
         let networks = addresses(tx, &moved).await?;
+        hit(Point::LaunchPlacing);
         Ok(Placed { instances: moved.iter().map(|due| due.instance.id).collect(), networks })
     })
 }

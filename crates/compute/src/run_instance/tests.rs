@@ -32,6 +32,10 @@ impl Step<Launch> for Breaks {
         "breaks"
     }
 
+    fn points(&self) -> [nova_failpoint::Point; 4] {
+        crate::run_instance::LetNobodyIn.points()
+    }
+
     async fn act(&self, _: &mut Launch) -> Result<(), Problem> {
         Err(Problem::never("No.", "on purpose"))
     }

@@ -111,6 +111,26 @@ async fn what_is_no_image_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_registration_that_was_killed_is_cleared_away_but_not_one_that_goes_on() {
+    let lab = Lab::new();
+    let disk = file(&lab, "disk.img", &[7; 512]);
+    let command = format!("image register {disk} --public");
+    assert_eq!(lab.ok(&command).await, "ami-00000001\n");
+    assert!(lab.refused(&command).await.contains("is registered already"));
+    let url = format!("sqlite:///{}", lab.path().join("nova.sqlite").display());
+    let db = nova_db::Db::open(&url, &nova_db::Options::default()).await.unwrap();
+    let pending = "update images set state = 'pending', checksum = null";
+    db.write().await.unwrap().execute(pending, &[]).await.unwrap();
+    db.close().await;
+    let store = nova_images::ImageStore::new(lab.path().join("images"));
+    let going_on = store.hold("ami-00000001".parse().unwrap()).unwrap().unwrap();
+    assert!(lab.refused(&command).await.contains("another process registers"));
+    drop(going_on);
+    assert_eq!(lab.ok(&command).await, "ami-00000002\n");
+    assert!(!store.path("ami-00000001".parse().unwrap()).exists());
+}
+
+#[tokio::test]
 async fn the_check_names_leaks_on_the_host_with_what_mends_them() {
     let lab = Lab::new();
     let disk = file(&lab, "disk.img", b"disk");

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use nova_aws::{Params, Return, Set};
 use nova_db::{instances, transaction};
+use nova_failpoint::{Point, hit};
 use nova_types::instance::{Instance, StateReason};
 use nova_types::state::{Event, State};
 use nova_types::{HostName, InstanceId};
@@ -40,9 +41,18 @@ impl Ids {
                 let (before, instance) = asked.map_err(|error| Error::of_instance(*id, error))?;
                 changes.push(Change { before, instance });
             }
+            if let Some([accepting, _]) = points(event) {
+                hit(accepting);
+            }
             Ok(changes)
         })?;
+        if let Some([_, accepted]) = points(event) {
+            hit(accepted);
+        }
         tell(event, &changes, wish.cloud).await;
+        if event == Event::Terminate {
+            hit(Point::TerminateHinted);
+        }
         Ok(changes)
     }
 }
@@ -58,6 +68,17 @@ struct Wish<'a> {
 struct Change {
     before: State,
     instance: Instance,
+}
+
+/// Where tests end the process: before and after the wish is committed.
+const fn points(event: Event) -> Option<[Point; 2]> {
+    match event {
+        Event::Terminate => Some([Point::TerminateAccepting, Point::TerminateAccepted]),
+        Event::Reboot => Some([Point::RebootAccepting, Point::RebootAccepted]),
+        Event::Stop => Some([Point::StopAccepting, Point::StopAccepted]),
+        Event::Start => Some([Point::StartAccepting, Point::StartAccepted]),
+        _ => None,
+    }
 }
 
 /// Sends each host one hint for all of its instances. The rows are stored: a lost hint costs a second, no more.

@@ -3,6 +3,7 @@
 use nova_db::client_tokens::{self, ClientToken};
 use nova_db::security_groups::{self, GroupError, GroupRef};
 use nova_db::{Conn, DbError, Tx, Unique, images, instances, key_pairs, quotas, services, transaction};
+use nova_failpoint::{Point, hit};
 use nova_types::flavor::Flavor;
 use nova_types::image::{Image, ImageState};
 use nova_types::instance::{InstanceView, NewInstances};
@@ -50,7 +51,9 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
             {
                 return Ok(views);
             }
-            accept(tx, &request, &checked, &reservation, (caller, cloud, &digest)).await
+            let accepted = accept(tx, &request, &checked, &reservation, (caller, cloud, &digest)).await;
+            hit(Point::LaunchAccepting);
+            accepted
         });
         match accepted {
             // The commit's answer was lost: look, and do it again only if it was not done.
@@ -64,7 +67,9 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
             other => break other?,
         }
     };
+    hit(Point::LaunchAccepted);
     cloud.hint_scheduler(views.iter().map(|view| view.instance.id.number()).collect()).await;
+    hit(Point::LaunchHinted);
     Ok(shown(&views, caller))
 }
 
