@@ -154,11 +154,21 @@ class Cloud:
         url = self.url if port is None else self.url.replace(f":{self.port}/", f":{port}/")
         return CLIENTS[kind](url, f"{self.access}:{project}", self.secret)
 
-    def start(self):
+    @property
+    def process(self):
+        """The only process of a cloud that is one."""
+        [daemon] = self.daemons.values()
+        return daemon.process
+
+    def died(self):
+        """Whether a process has ended, and was not asked to."""
+        return any(daemon.died() for daemon in self.daemons.values())
+
+    def start(self, *flags):
         """Starts all daemons at once and waits until all are ready; returns how many seconds that took."""
         began = time.monotonic()
         for daemon in self.daemons.values():
-            daemon.begin()
+            daemon.begin(*flags)
         for daemon in self.daemons.values():
             daemon.wait()
         assert self.listens(), "it is ready, and nobody listens"

@@ -18,6 +18,8 @@ class Daemon:
     def __init__(self, name, command, log, status_port=None):
         self.name, self.command, self.log = name, [str(word) for word in command], Path(log)
         self.status_port = status_port
+        # What an earlier run of the tests left there is not to be taken for this one.
+        self.log.unlink(missing_ok=True)
         self.process = None
         self.ready = None
 
@@ -25,8 +27,8 @@ class Daemon:
     def pid(self):
         return self.process.pid
 
-    def begin(self):
-        """Starts the process without waiting for it."""
+    def begin(self, *flags):
+        """Starts the process, perhaps with flags of this once, without waiting for it."""
         self.forget()
         # An abstract name would belong to one network namespace; a daemon may run in another.
         path = Path(f"/run/{self.name}-{os.getpid()}-{time.monotonic_ns()}")
@@ -35,12 +37,12 @@ class Daemon:
         self.path = path
         with open(self.log, "ab") as out:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", env={**os.environ, "NOTIFY_SOCKET": str(path)}
+                [*self.command, *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/", env={**os.environ, "NOTIFY_SOCKET": str(path)}
             )
 
-    def wait(self, within=READY_WITHIN):
+    def wait(self):
         """Waits until the process says that it is ready, as systemd does."""
-        end = time.monotonic() + within
+        end = time.monotonic() + READY_WITHIN
         self.ready.settimeout(0.05)
         while True:
             try:
@@ -48,13 +50,13 @@ class Daemon:
                     return
             except TimeoutError:
                 assert not self.died(), f"{self.name} ended with status {self.process.returncode}; see {self.log}"
-                assert time.monotonic() < end, f"{self.name} is not ready after {within} s; see {self.log}"
+                assert time.monotonic() < end, f"{self.name} is not ready after {READY_WITHIN} s; see {self.log}"
 
-    def start(self, within=READY_WITHIN):
+    def start(self, *flags):
         """Starts the process and waits until it is ready; returns how many seconds that took."""
         began = time.monotonic()
-        self.begin()
-        self.wait(within)
+        self.begin(*flags)
+        self.wait()
         return time.monotonic() - began
 
     def health(self):

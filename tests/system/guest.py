@@ -20,9 +20,9 @@ class Guest:
     def pings(self):
         return subprocess.run(self.inside("ping", "-c", "1", "-W", "1", "-q", self.address), capture_output=True).returncode == 0
 
-    def ssh_status(self, command, key=None, timeout=20):
+    def ssh_status(self, command, key=None, timeout=20, patience=3):
         """Runs a command in the guest; returns ssh's result."""
-        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", "ConnectTimeout=3", "LogLevel=ERROR", "IdentitiesOnly=yes"]
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes", f"ConnectTimeout={patience}", "LogLevel=ERROR", "IdentitiesOnly=yes"]
         words = [word for option in options for word in ("-o", option)]
         return subprocess.run(
             self.inside("ssh", "-F", "/dev/null", *words, "-i", key or self.key, f"root@{self.address}", command),
@@ -31,7 +31,8 @@ class Guest:
 
     def ssh(self, command):
         """Runs a command in the guest, which must succeed; returns what it printed."""
-        done = self.ssh_status(command)
+        # An emulated guest on a busy machine may be slow, and still well.
+        done = self.ssh_status(command, timeout=40, patience=15)
         assert done.returncode == 0, f"ssh {self.address} {command!r}: {done.stderr.strip()}"
         return done.stdout.strip()
 

@@ -14,7 +14,7 @@ def test_it_is_ready_soon_on_a_state_folder_that_exists(simulated):
     simulated.start()
     simulated.stop()
     took = min(restart(simulated) for _ in range(3))
-    rss = rss_mib(simulated.daemons["nova-combined"].pid)
+    rss = rss_mib(simulated.process.pid)
     print(f"ready after {took * 1000:.0f} ms, {rss:.1f} MiB resident")
     assert took <= DEBUG_START_SECONDS
     assert rss <= RSS_MIB
