@@ -3,8 +3,9 @@
 
 mod cloud;
 mod counts;
+mod roles;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nova_bus::dev::{OwnRabbit, Special};
@@ -14,6 +15,8 @@ use crate::launches::{Load, alone, bare_commits, launches};
 use crate::measure::Sample;
 use cloud::{Five, NAMES};
 use counts::Counts;
+
+pub(crate) use roles::run as run_as;
 
 const HOSTS: [u16; 3] = [1, 100, 1_000];
 const COMMITS: u32 = 200;
@@ -27,10 +30,10 @@ const MOST_TO_READY: Duration = Duration::from_millis(30);
 const MOST_RESIDENT: [u64; 2] = [12 << 20, 25 << 20];
 
 pub(crate) async fn bench() -> anyhow::Result<()> {
-    let Some(programs) = programs()? else {
-        println!("  skipped: first build them, with cargo build --release");
-        return Ok(());
-    };
+    let programs = programs();
+    let which =
+        programs.as_ref().map_or_else(|| "this program in its roles".into(), |folder| folder.display().to_string());
+    println!("  measured: {which}");
     let disk = Special { on_disk: true, ..Special::default() };
     let Some(broker) = OwnRabbit::start("bench", disk) else { return Ok(()) };
     let quick = std::env::args().any(|arg| arg == "--quick");
@@ -40,7 +43,7 @@ pub(crate) async fn bench() -> anyhow::Result<()> {
         HOSTS.iter().map(|hosts| (Engine::MySql, *hosts)).chain([(Engine::Postgres, 100)]).collect()
     };
     for (place, (engine, hosts)) in clouds.into_iter().enumerate() {
-        let Some(mut five) = Five::start(&programs, &broker, (engine, place, hosts)).await? else { continue };
+        let Some(mut five) = Five::start(programs.as_deref(), &broker, (engine, place, hosts)).await? else { continue };
         println!(" {engine:?}, {hosts} hosts");
         let launched = measure(&five, &broker).await?;
         if engine == Engine::MySql && hosts == HOSTS[HOSTS.len() - 1] {
@@ -54,11 +57,9 @@ pub(crate) async fn bench() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where this program is built, the daemons are, too; `None` where they were not built.
-fn programs() -> anyhow::Result<Option<PathBuf>> {
-    let this = std::env::current_exe()?;
-    let folder = this.parent().and_then(Path::parent).map(Path::to_owned);
-    Ok(folder.filter(|folder| NAMES.iter().all(|name| folder.join(name).exists())))
+/// The folder of programs that `NOVA_BINS` names.
+fn programs() -> Option<PathBuf> {
+    std::env::var_os("NOVA_BINS").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
 /// Measures a cloud, and returns how many instances it has then.

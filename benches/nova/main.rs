@@ -33,6 +33,12 @@ fn main() -> anyhow::Result<ExitCode> {
         let ended = runtime.block_on(combined::run(flags));
         return Ok(nova_service::finish(CombinedConfig::BINARY, ended));
     }
+    if let [name, flags @ ..] = &*args
+        && let Some(ended) = runtime.block_on(five_daemons::run_as(name, flags))
+    {
+        ended?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if !args.iter().any(|arg| arg == "--bench") {
         println!("These take minutes and check nothing: run them with cargo bench.");
         return Ok(ExitCode::SUCCESS);

@@ -46,14 +46,14 @@ pub(crate) struct Five {
     pub(crate) broker: Option<u32>,
     tenant: Tenant,
     address: SocketAddr,
-    programs: PathBuf,
+    programs: Option<PathBuf>,
     folder: tempfile::TempDir,
 }
 
 impl Five {
     /// Starts the daemons on a database of their own and a place of the broker; `None` where there is no such server.
     pub(crate) async fn start(
-        programs: &Path,
+        programs: Option<&Path>,
         broker: &OwnRabbit,
         (engine, place, hosts): (Engine, usize, u16),
     ) -> anyhow::Result<Option<Self>> {
@@ -72,7 +72,7 @@ impl Five {
         ];
         let all = FLAGS.iter().map(|flag| (*flag).to_owned()).chain(own).chain(broker.place_number(place).arguments());
         std::fs::write(folder.path().join("nova.conf"), all.map(|flag| flag + "\n").collect::<String>())?;
-        let (broker, programs) = (broker.pid(), programs.to_owned());
+        let (broker, programs) = (broker.pid(), programs.map(Path::to_owned));
         let mut five = Self { database, processes: Vec::new(), broker, tenant, address: api, programs, folder };
         for name in NAMES {
             five.begin(name).await?;
@@ -83,7 +83,13 @@ impl Five {
 
     /// Starts a daemon, and returns how long it took until it was ready.
     pub(crate) async fn begin(&mut self, name: &'static str) -> anyhow::Result<Duration> {
-        let mut command = outside(self.programs.join(name));
+        let mut command = match &self.programs {
+            Some(folder) => outside(folder.join(name)),
+            None => outside(std::env::current_exe()?),
+        };
+        if self.programs.is_none() {
+            command.arg(name);
+        }
         command.arg(format!("--flagfile={}", self.folder.path().join("nova.conf").display()));
         let (process, took) = Process::start(command, name, self.folder.path()).await?;
         self.processes.push((name, process));

@@ -12,7 +12,7 @@ mod tests;
 use nova_types::instance::Instance;
 use nova_types::state::State;
 
-pub use change::{apply, apply_all, place, request};
+pub use change::{apply, apply_all, place, place_all, request, waiting};
 pub use create::{create, insert_batch};
 pub use evacuate::{Evacuated, evacuate};
 pub use finish::{Released, cleaned, expire, fail, finish_terminate};
