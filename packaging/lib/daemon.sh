@@ -17,6 +17,7 @@ runs() {
 launch() {
   local pidfile=$1 log=$2
   shift 2
+  rm -f "$pidfile"
   setsid --fork sh -c 'echo $$ >"$1"; shift; exec "$@"' sh "$pidfile" "$@" </dev/null >>"$log" 2>&1
 }
 
@@ -88,6 +89,14 @@ WantedBy=multi-user.target"
 
 libvirt_answers() { timeout 20 virsh --quiet --connect qemu:///system list >/dev/null 2>&1; }
 
+# The same of the one that we started: one that ended will never answer, and its log says why.
+our_libvirt_answers() {
+  libvirt_answers && return 0
+  [ ! -s "$state/run/libvirtd.pid" ] || runs "$state/run/libvirtd.pid" libvirtd && return 1
+  echo "libvirtd ended: $(tail -n 1 "$state/log/libvirt.log")"
+  return 2
+}
+
 # Makes sure that a libvirtd answers: systemd's, or one of ours where nothing starts daemons.
 start_libvirt() {
   if has_systemd; then
@@ -102,7 +111,7 @@ start_libvirt() {
     [ ! -e /dev/kvm ] || kvm_works || hide=yes
     runs "$state/run/virtlogd.pid" virtlogd || launch "$state/run/virtlogd.pid" "$state/log/libvirt.log" virtlogd
     runs "$state/run/libvirtd.pid" libvirtd || launch "$state/run/libvirtd.pid" "$state/log/libvirt.log" "$repo/packaging/lib/libvirtd" ${hide:+--hide-kvm}
-    wait_for 30 'libvirtd answers' libvirt_answers
+    wait_for 30 'libvirtd answers' our_libvirt_answers
     return 0
   fi
   return 1

@@ -3,19 +3,34 @@
 
 readonly key_name=quickstart
 
-# Registers the guest's kernel, ramdisk and disk; prints nothing, sets $image.
+# Registers the guest's kernel, ramdisk and disk; sets $image.
 register_image() {
-  local folder=$state/guest-image kernel ramdisk
+  local kernel ramdisk
   image=$(cat "$state/run/image" 2>/dev/null) || image=
   if [ -n "$image" ] && ec2 DescribeImages "ImageId.1=$image" >/dev/null 2>&1; then
     return 0
   fi
   step 'Registering the guest: kernel (aki), ramdisk (ari), disk (ami)'
-  kernel=$(manage image register "$folder/kernel" --kind kernel --public --name guest-kernel 2>/dev/null)
-  ramdisk=$(manage image register "$folder/initramfs" --kind ramdisk --public --name guest-ramdisk 2>/dev/null)
-  image=$(manage image register "$folder/disk.raw" --public --name guest --kernel "$kernel" --ramdisk "$ramdisk" 2>/dev/null)
+  kernel=$(registered kernel --kind kernel --name guest-kernel)
+  ramdisk=$(registered initramfs --kind ramdisk --name guest-ramdisk)
+  image=$(registered disk.raw --name guest --kernel "$kernel" --ramdisk "$ramdisk")
   note "$kernel, $ramdisk, $image"
   echo "$image" >"$state/run/image"
+}
+
+# Prints the id of the image made from the file $1 of the guest, which is registered as the words behind it say, unless an
+# earlier run came as far as that.
+registered() {
+  local file=$state/guest-image/$1 seen id
+  shift
+  seen=$(ec2 DescribeImages Filter.1.Name=manifest-location "Filter.1.Value.1=$file")
+  id=$(element imageId <<<"$seen")
+  if [ "$(element imageState <<<"$seen")" != available ]; then
+    # One that was cut off half way is in the way of the next.
+    [ -z "$id" ] || manage image delete "$id"
+    id=$(manage image register "$file" --public "$@" 2>"$state/log/register.log") || die "$(tail -n 1 "$state/log/register.log")"
+  fi
+  echo "$id"
 }
 
 build_image() {

@@ -80,6 +80,11 @@ def main():
     assert took <= SECOND_RUN, f"the second run took {took:.1f} s"
     assert instance(again) == (id, address), "the second run launched another instance"
 
+    # As if it had been interrupted between registering the image and noting its id.
+    Path("/var/lib/nova/run/image").unlink()
+    again, _ = quickstart(*simulated)
+    assert instance(again) == (id, address), "a run that goes on after an interruption launched another instance"
+
     quickstart("--down")
     left = traces()
     assert left["links"] == before["links"] and left["tables"] == before["tables"], left

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import shutil
 import socket
 import subprocess
 import time
@@ -42,6 +43,9 @@ def run(program, *words, timeout=15, **more):
         ("--fixed_range=10.0.0.0/99", ["fixed_range", "10.0.0.0/99"]),
         ("--verbose=perhaps", ["verbose", "perhaps"]),
         ("--sql_connection=oracle://x/y", ["sql_connection"]),
+        ("--flat_network_bridge=../br100", ["flat_network_bridge", "../br100"]),
+        ("--region_list=east", ["region_list", "east"]),
+        ("--trusted_proxies=proxy", ["trusted_proxies", "proxy"]),
         ("--state_path=/proc/version/nova", ["/proc/version/nova"]),
         ("--state_path=/proc/nova", ["/proc/nova"]),
         ("--flagfile=/nonexistent/nova.conf", ["/nonexistent/nova.conf"]),
@@ -87,6 +91,20 @@ class SimpleFailure:
         self.returncode = done.returncode
         told = [line for line in (done.stdout + done.stderr).splitlines() if " INFO " not in line and " WARN " not in line]
         self.stderr = "\n".join(told)
+
+
+@pytest.mark.parametrize(("there", "flags", "words"), [
+    ([], [], ["nft", "apt-get install nftables"]),
+    (["nft"], [], ["dnsmasq", "apt-get install dnsmasq-base"]),
+    (["nft", "dnsmasq"], ["--libvirt_helper=/nonexistent/nova-libvirt"], ["libvirt", "/nonexistent/nova-libvirt"]),
+], ids=["nft", "dnsmasq", "nova-libvirt"])
+def test_a_program_that_is_missing_is_told_in_one_line(simulated, tmp_path, there, flags, words):
+    path = tmp_path / "path"
+    path.mkdir()
+    for program in there:
+        (path / program).symlink_to(shutil.which(program))
+    done = run("nova-combined", f"--flagfile={simulated.conf}", "--hypervisor=libvirt", *flags, env={"PATH": str(path)})
+    one_line(SimpleFailure(done), *words)
 
 
 def test_two_processes_on_one_state_folder_are_one_too_many(simulated):
@@ -197,7 +215,7 @@ INGRESS = {"Action": "AuthorizeSecurityGroupIngress", "GroupName": "default", "C
     ({"Action": "CreateKeyPair", "KeyName": ""}, "MissingParameter"),
     ({"Action": "CreateKeyPair", "KeyName": "x" * 300}, "InvalidParameterValue"),
     ({"Action": "CreateKeyPair", "KeyName": "a\x01b"}, "InvalidParameterValue"),
-    ({"Action": "ImportKeyPair", "KeyName": "k", "PublicKeyMaterial": "!!!"}, "InvalidKey.Format"),
+    ({"Action": "ImportKeyPair", "KeyName": "k", "PublicKeyMaterial": "!!!"}, "InvalidKeyPair.Format"),
     ({"Action": "CreateSecurityGroup", "GroupName": "default", "GroupDescription": "d"}, "InvalidGroup.Duplicate"),
     ({"Action": "DeleteSecurityGroup", "GroupName": "nonsense"}, "InvalidGroup.NotFound"),
     ({**INGRESS, "IpProtocol": "tcp", "FromPort": "22", "ToPort": "70000"}, "InvalidParameterValue"),
@@ -216,6 +234,8 @@ INGRESS = {"Action": "AuthorizeSecurityGroupIngress", "GroupName": "default", "C
     ({**RUN, "ImageId": "IMAGE", "UserData": "%%%"}, "InvalidUserData.Malformed"),
     ({**RUN, "ImageId": "IMAGE", "UserData": b64encode(b"x" * 20000).decode()}, "InvalidParameterValue"),
     ({"Action": "TerminateInstances"}, "MissingParameter"),
+    ({"Action": "DescribeInstances", "Version": "nova"}, "NoSuchVersion"),
+    ({**RUN, "ImageId": "IMAGE", "KernelId": "../../etc/passwd"}, "InvalidAMIID.Malformed"),
 ], ids=lambda value: None if isinstance(value, str) else " ".join(f"{k}={v[:16]!r}" for k, v in value.items() if k not in ("MaxCount", "CidrIp")) or "nothing")
 def test_a_bad_request_is_answered_in_ec2_s_words(wire, parameters, code):
     asked = {name: wire.cloud.image if value == "IMAGE" else value for name, value in parameters.items()}

@@ -13,8 +13,17 @@ fn every_path_in_readme_and_docs_exists() {
     let mut checked = 0;
     let mut missing = Vec::new();
     for page in files(&[".md"]) {
+        let mut in_block = false;
         for (number, line) in (1..).zip(page.text.lines()) {
-            for path in backticked(line).into_iter().filter(|w| is_path(w)).chain(links(line)) {
+            let fence = line.trim_start().starts_with("```");
+            in_block ^= fence;
+            // Of a block of commands, the words before a remark.
+            let words = match line.split(" #").next() {
+                _ if fence => Vec::new(),
+                Some(command) if in_block => command.split_whitespace().collect(),
+                _ => backticked(line),
+            };
+            for path in words.into_iter().filter(|w| is_path(w)).chain(links(line)) {
                 checked += 1;
                 if !exists(&page, path) {
                     missing.push(format!("{}:{number}: {path}", page.path.display()));

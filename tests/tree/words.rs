@@ -13,7 +13,9 @@ const WORDS: &[(&str, &str)] = &[
     ("todo!", "clippy::todo"),
     ("unimplemented!", "clippy::unimplemented"),
     ("dbg!(", "clippy::dbg_macro"),
+    ("print!(", "clippy::print_stdout"),
     ("println!(", "clippy::print_stdout"),
+    ("eprint!(", "clippy::print_stderr"),
     ("eprintln!(", "clippy::print_stderr"),
 ];
 

@@ -77,6 +77,8 @@ pub(crate) enum Error {
     InstanceLimit { allowed: u32 },
     #[error("the client token was used before, for a different request")]
     TokenReused,
+    #[error("the client token was used before, for instances that are terminated")]
+    TokenSpent,
     #[error("the request with this client token is being accepted, please try again")]
     TryAgain,
     #[error("reading the console of {instance}")]
@@ -141,7 +143,7 @@ impl Error {
 
             Self::KeyPairExists(_)      => ("InvalidKeyPair.Duplicate",       400),
             Self::NoSuchKeyPair(_)      => ("InvalidKeyPair.NotFound",        400),
-            Self::BadKeyMaterial(_)     => ("InvalidKey.Format",              400),
+            Self::BadKeyMaterial(_)     => ("InvalidKeyPair.Format",          400),
             Self::ReservedKeyName(_)    => ("InvalidParameterValue",          400),
 
             Self::NoSuchZone(_)
@@ -157,6 +159,7 @@ impl Error {
             | Self::UserDataTooLong(_)  => ("InvalidParameterValue",          400),
             Self::InstanceLimit { .. }  => ("InstanceLimitExceeded",          400),
             Self::TokenReused           => ("IdempotentParameterMismatch",    400),
+            Self::TokenSpent            => ("IdempotentInstanceTerminated",   400),
             Self::TryAgain
             | Self::Console { .. }      => ("Unavailable",                    503),
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{
-    body::Body,
+    body::{Body, BodyDataStream},
     http::{HeaderMap, Request, header},
 };
 use futures::StreamExt as _;
@@ -14,6 +14,9 @@ use crate::error::Error;
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is taken before it is refused, and for how long.
+const MOST_DISCARDED_BYTES: usize = 16 * MAX_BODY_BYTES;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 const FORM: &str = "application/x-www-form-urlencoded";
 /// Parameters of the protocol itself; whatever else is sent belongs to the action.
 const ENVELOPE: &[&str] = &[
@@ -91,15 +94,20 @@ impl Incoming {
 
 async fn read_body(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Error> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut chunks = body.into_data_stream();
     if announced.is_some_and(|length: usize| length > MAX_BODY_BYTES) {
+        // Who asks first has sent nothing yet, and need not.
+        if !headers.contains_key(header::EXPECT) {
+            discard(&mut chunks).await;
+        }
         return Err(Error::BodyTooLarge);
     }
     let read = async {
         let mut read = Vec::new();
-        let mut chunks = body.into_data_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|_| Error::BodyIncomplete)?;
             if read.len() + chunk.len() > MAX_BODY_BYTES {
+                discard(&mut chunks).await;
                 return Err(Error::BodyTooLarge);
             }
             read.extend_from_slice(&chunk);
@@ -107,6 +115,22 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Error> {
         Ok(read)
     };
     tokio::time::timeout(BODY_TIMEOUT, read).await.unwrap_or(Err(Error::BodyIncomplete))
+}
+
+/// Takes what is still coming, within bounds. A connection that is closed while its client sends is reset, and the answer
+/// lost with it.
+async fn discard(chunks: &mut BodyDataStream) {
+    let mut left = MOST_DISCARDED_BYTES;
+    let all = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // That the client takes longer is its own loss.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, all).await;
 }
 
 /// Without a type it is taken for a form: hand-written clients of 2010 name none.

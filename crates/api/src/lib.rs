@@ -162,6 +162,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_sends_too_much_reads_why_it_was_refused() {
+        let db = nova_db::dev::sqlite().await;
+        let parts = parts(db.clone()).await;
+        let (address, stop) = (parts.listener.local_addr().unwrap(), Stop::new());
+        let running = tokio::spawn(run(parts, stop.clone()));
+        for _ in 0..20 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let length = 4 * 1024 * 1024;
+            let head = format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&vec![b'a'; length]).await.expect("the server takes it");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.contains("<Code>RequestEntityTooLarge</Code>"), "{answer}");
+        }
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
     async fn a_database_of_a_newer_nova_is_refused_at_once() {
         let db = nova_db::dev::sqlite().await;
         let newer = "update migrate_version set version = 100000";

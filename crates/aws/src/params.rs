@@ -115,6 +115,14 @@ impl Params {
         self.left.remove(name).map(|text| self.read(name, &text)).transpose()
     }
 
+    /// Takes the parameter `name` unless it is absent or empty: clients of 2010 send both where nothing was chosen.
+    ///
+    /// # Errors
+    /// [`ParamError::Malformed`] when the text is not a `T`.
+    pub fn given<T: Param>(&mut self, name: &str) -> Result<Option<T>, ParamError> {
+        self.left.remove(name).filter(|text| !text.is_empty()).map(|text| self.read(name, &text)).transpose()
+    }
+
     /// Takes the parameter `name`, which must be there and not be empty.
     ///
     /// # Errors

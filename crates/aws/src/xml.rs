@@ -25,6 +25,11 @@ impl<T> Set<T> {
     pub fn is_empty(&self) -> bool {
         self.item.is_empty()
     }
+
+    /// The items, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.item.iter()
+    }
 }
 
 impl<T> Default for Set<T> {

@@ -1,6 +1,8 @@
 //! Whether this host went down since its guests were last seen: then they are off because of it, and not because they
 //! wanted to be.
 
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
@@ -31,11 +33,20 @@ impl BootMark {
     pub(crate) fn set(&self) {
         if let Some(now) = &self.now
             && read(&self.file).as_ref() != Some(now)
-            && let Err(error) = std::fs::write(&self.file, now)
+            && let Err(error) = replace(&self.file, now)
         {
             warn!(error = %error, "{} cannot be written; guests may be started once too often.", self.file.display());
         }
     }
+}
+
+/// Writes a small file so that after a power cut it is the old one or the new one, whole.
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = File::create(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)
 }
 
 fn read(path: &Path) -> Option<String> {

@@ -10,7 +10,7 @@ use nova_bus::Bus;
 use nova_config::{ComputeConfig, ComputeFlags, ConnectionType, HypervisorChoice, LibvirtType};
 use nova_db::Db;
 use nova_hypervisor::simulated::{self, Delays};
-use nova_hypervisor::{Choice, CloudId, GuestKind, Kind, Options, Simulated, Want, choose};
+use nova_hypervisor::{Choice, ChooseError, CloudId, GuestKind, Kind, Options, Simulated, Want, choose};
 use nova_images::{ImageStore, Remote};
 use nova_link::MachineError;
 use nova_link::guests::KernelGuestFirewall;
@@ -22,7 +22,7 @@ use nova_types::{Clock, HostName};
 
 use tracing::info;
 
-use crate::{Capacity, ImageSource, Parts, Real, Settings};
+use crate::{Capacity, ImageSource, Parts, Real, Settings, boot};
 
 const DEFAULT_URI: &str = "qemu:///system";
 const RANDOM: &str = "/proc/sys/kernel/random/uuid";
@@ -51,6 +51,9 @@ pub enum PrepareError {
         #[source]
         source: io::Error,
     },
+    /// There is nothing to run guests on.
+    #[error(transparent)]
+    Choose(ChooseError),
     /// A simulated host's name is too long.
     #[error("--host={host} leaves no room for the names of --simulated_hosts={count}")]
     Name {
@@ -146,9 +149,10 @@ pub async fn prepare(
     fs::create_dir_all(folder).map_err(|source| PrepareError::File { path: folder.clone(), source })?;
     let runner: Arc<dyn Runner> = Arc::new(Host);
     let options = options(flags, cloud_id(folder)?);
-    let Choice { hypervisor, kind, .. } = choose(options, Arc::clone(&runner))
-        .await
-        .map_err(|source| PrepareError::File { path: guests_file(folder), source })?;
+    let Choice { hypervisor, kind, .. } = choose(options, Arc::clone(&runner)).await.map_err(|error| match error {
+        ChooseError::Simulated(source) => PrepareError::File { path: guests_file(folder), source },
+        error @ ChooseError::Helper(_) => PrepareError::Choose(error),
+    })?;
     let simulated = kind == Kind::Simulated;
     let real = (!simulated).then(|| Real {
         firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), flags.allow_project_net_traffic)),
@@ -261,8 +265,8 @@ fn cloud_id(instances_path: &Path) -> Result<CloudId, PrepareError> {
         _ => {}
     }
     let text = fs::read_to_string(RANDOM).map_err(refused)?;
-    let draft = path.with_extension("new");
-    fs::write(&draft, &text).and_then(|()| fs::rename(&draft, &path)).map_err(refused)?;
+    // Drawn a second time, it would make strangers of all guests.
+    boot::replace(&path, &text).map_err(refused)?;
     Ok(CloudId::new(text.trim()))
 }
 

@@ -95,7 +95,6 @@ impl Source {
         let id = image.id;
         let size_bytes = image.size_bytes.ok_or_else(|| gone(id, "the image has no length"))?;
         let key = self.key(db).await?;
-        let begun = Instant::now();
         let wanted = Wanted { id, sha256, size_bytes, format: image.format, key: &key, clock: &*self.clock };
         match self.cache.fetch(remote, wanted).await {
             Ok(base) => Ok(base),
@@ -103,7 +102,7 @@ impl Source {
                 self.state().waiting.insert(by, Instant::now());
                 Err(Problem::later("the image comes in pieces"))
             }
-            Err(error @ FetchError::Away { .. }) => Err(self.wait(by, begun, id, error)),
+            Err(error @ FetchError::Away { .. }) => Err(self.wait(by, id, error)),
             Err(error @ FetchError::NotThere { .. }) => {
                 Err(Problem::never(format!("The image {id} is not in the object store."), error))
             }
@@ -112,11 +111,12 @@ impl Source {
     }
 
     /// What becomes of a launch whose image does not come now.
-    fn wait(&self, by: InstanceId, begun: Instant, id: ImageId, error: FetchError) -> Problem {
+    fn wait(&self, by: InstanceId, id: ImageId, error: FetchError) -> Problem {
         let mut state = self.state();
         // It may have been the key.
         state.key = None;
-        let since = *state.waiting.entry(by).or_insert(begun);
+        // Counted from the first failure: before that, others may have fetched for long.
+        let since = *state.waiting.entry(by).or_insert_with(Instant::now);
         if since.elapsed() < self.from.patience {
             return Problem::later(error);
         }

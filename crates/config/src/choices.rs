@@ -4,6 +4,30 @@ use std::str::FromStr;
 
 use nova_types::network::ManagerKind;
 
+/// Another Nova that clients are told of: an item of `--region_list`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// What it is called.
+    pub name: String,
+    /// The host of its API.
+    pub host: String,
+}
+
+impl FromStr for Region {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+        match text.split_once('=').map(|(name, host)| (name.trim(), host.trim())) {
+            // A name becomes part of a file's name.
+            Some((name, host)) if !name.is_empty() && plain(name) && !host.is_empty() && !host.contains(['/', ' ']) => {
+                Ok(Self { name: name.to_owned(), host: host.to_owned() })
+            }
+            _ => Err(format!("{text:?} is not NAME=HOST")),
+        }
+    }
+}
+
 /// Which virtualization is asked for by the first Nova's `--connection_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionType {

@@ -23,6 +23,7 @@ mod failpoints;
 mod flagfile;
 mod groups;
 mod known;
+mod rules;
 mod settings;
 mod surroundings;
 mod value;
@@ -32,7 +33,7 @@ pub use binaries::{
     ObjectstoreConfig, SchedulerConfig, load_or_exit,
 };
 pub use brokers::{Broker, Brokers};
-pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, Placement, QuorumQueues, SchedulerDriver};
+pub use choices::{ConnectionType, HypervisorChoice, LibvirtType, Placement, QuorumQueues, Region, SchedulerDriver};
 pub use database_url::{DatabaseUrl, DatabaseUrlError};
 pub use error::{ConfigError, Origin, Warning};
 pub use groups::{

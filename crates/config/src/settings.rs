@@ -5,22 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::known::Known;
 use crate::value::FromFlag;
-use crate::{ConfigError, Origin, Surroundings, Warning};
+use crate::{ConfigError, Origin, Surroundings, Warning, rules};
 
 /// `$a` may lead to `$b`, but not for ever.
 const DEPTH: usize = 16;
-/// Flags that may not be 0.
-const AT_LEAST_ONE: &[&str] = &[
-    "network_size",
-    "num_networks",
-    "periodic_interval",
-    "rabbit_keepalive",
-    "rabbit_port",
-    "rabbit_retry_interval",
-    "report_interval",
-    "service_down_time",
-    "sql_pool_size",
-];
 
 /// The flags that somebody set; a later value replaces an earlier one.
 #[derive(Debug, Default)]
@@ -141,9 +129,7 @@ impl Reader<'_> {
             ConfigError::Value { flag: flag.to_owned(), value, origin: origin.clone(), reason }
         };
         let value = T::from_flag(&text).map_err(refused)?;
-        if AT_LEAST_ONE.contains(&flag) && text.parse() == Ok(0.0) {
-            return Err(refused("must be greater than 0".to_owned()));
-        }
+        rules::check(flag, &text).map_err(refused)?;
         if let Some(remark) = value.remark(&text) {
             self.remarks.borrow_mut().push(Warning::Remark { flag: flag.to_owned(), origin, remark });
         }

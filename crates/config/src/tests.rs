@@ -188,6 +188,45 @@ fn what_is_wrong_in_a_file_is_told_with_its_line() {
         ("--network_size=abc", expect!["--network_size=abc (/nova.conf:1): expected a number from 0 to 4294967295"]),
         ("--network_size=0", expect!["--network_size=0 (/nova.conf:1): must be greater than 0"]),
         ("--report_interval=0", expect!["--report_interval=0 (/nova.conf:1): must be greater than 0"]),
+        ("--region_list=a=b,c", expect![[r#"--region_list=a=b,c (/nova.conf:1): "c" is not NAME=HOST"#]]),
+        ("--region_list=../x=b", expect![[r#"--region_list=../x=b (/nova.conf:1): "../x=b" is not NAME=HOST"#]]),
+        (
+            "--trusted_proxies=10.0.0.1,proxy",
+            expect![[r#"--trusted_proxies=10.0.0.1,proxy (/nova.conf:1): "proxy" is not an IP address"#]],
+        ),
+        (
+            "--default_instance_type=m9.huge",
+            expect![
+                "--default_instance_type=m9.huge (/nova.conf:1): expected one of m1.tiny, m1.small, m1.medium, m1.large, m1.xlarge"
+            ],
+        ),
+        ("--superuser_roles=", expect!["--superuser_roles= (/nova.conf:1): expected cloudadmin: the roles are fixed"]),
+        (
+            "--allowed_roles=sysadmin",
+            expect![
+                "--allowed_roles=sysadmin (/nova.conf:1): expected cloudadmin,itsec,sysadmin,netadmin,developer: the roles are fixed"
+            ],
+        ),
+        ("--ec2_scheme=ftp", expect!["--ec2_scheme=ftp (/nova.conf:1): expected http or https"]),
+        ("--ec2_path=services", expect!["--ec2_path=services (/nova.conf:1): expected a path that begins with /"]),
+        (
+            "--flat_network_bridge=../br100",
+            expect![
+                "--flat_network_bridge=../br100 (/nova.conf:1): expected the name of an interface: 1 to 15 letters, digits and characters of ._-"
+            ],
+        ),
+        (
+            "--flat_network_bridge=",
+            expect![
+                "--flat_network_bridge= (/nova.conf:1): expected the name of an interface: 1 to 15 letters, digits and characters of ._-"
+            ],
+        ),
+        (
+            "--public_interface=a-name-of-16-let",
+            expect![
+                "--public_interface=a-name-of-16-let (/nova.conf:1): expected the name of an interface: 1 to 15 letters, digits and characters of ._-"
+            ],
+        ),
         ("--verbose=maybe", expect!["--verbose=maybe (/nova.conf:1): expected true, t, 1, false, f or 0"]),
         ("--noverbose=1", expect!["/nova.conf:1: --noverbose takes no value"]),
         (

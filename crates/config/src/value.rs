@@ -10,8 +10,8 @@ use nova_types::network::ManagerKind;
 use nova_types::{HostName, Vlan, net};
 
 use crate::{
-    Brokers, ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, Placement, QuorumQueues, SchedulerDriver,
-    choices,
+    Brokers, ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, Placement, QuorumQueues, Region,
+    SchedulerDriver, choices,
 };
 
 /// How a flag is written on a command line.
@@ -111,8 +111,30 @@ impl FromFlag for Vec<String> {
     const EXPANDS: bool = false;
 
     fn from_flag(text: &str) -> Result<Self, String> {
-        Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+        Ok(items(text).map(str::to_owned).collect())
     }
+}
+
+impl FromFlag for Vec<IpAddr> {
+    const KIND: Kind = Kind::Value("LIST");
+    const EXPANDS: bool = false;
+
+    fn from_flag(text: &str) -> Result<Self, String> {
+        items(text).map(|item| item.parse().map_err(|_| format!("{item:?} is not an IP address"))).collect()
+    }
+}
+
+impl FromFlag for Vec<Region> {
+    const KIND: Kind = Kind::Value("LIST");
+    const EXPANDS: bool = false;
+
+    fn from_flag(text: &str) -> Result<Self, String> {
+        items(text).map(str::parse).collect()
+    }
+}
+
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty())
 }
 
 impl<T: FromFlag> FromFlag for Option<T> {

@@ -1,6 +1,7 @@
 //! Which certificates were issued to whom. The certificates themselves are files of the certificate authority.
 
 use nova_types::{ProjectId, UserId};
+use time::OffsetDateTime;
 
 use crate::{Conn, DbError, Row};
 
@@ -63,7 +64,17 @@ pub async fn of_user_and_project(
     conn.all(LIST, &[user.into(), project.into()]).await?.iter().map(read).collect()
 }
 
-/// Forgets a certificate, once it is revoked. Succeeds if there is none.
+/// Lists all certificates that are good no longer, oldest first: their files, and since when. Their users may be gone.
+///
+/// # Errors
+/// Only where the database fails.
+pub async fn revoked(conn: &mut Conn) -> Result<Vec<(String, OffsetDateTime)>, DbError> {
+    const LIST: &str = "select file_name, deleted_at from certificates where deleted = true order by id";
+    let rows = conn.all(LIST, &[]).await?;
+    rows.iter().map(|row| Ok((row.get("file_name")?, row.get("deleted_at")?))).collect()
+}
+
+/// Revokes a certificate. Succeeds if there is none.
 ///
 /// # Errors
 /// Only where the database fails.
@@ -105,6 +116,8 @@ mod tests {
             super::delete(&mut conn, first).await.unwrap();
             super::delete(&mut conn, first).await.unwrap();
             assert_eq!(files(super::of_user(&mut conn, &ann).await.unwrap()), ["2.pem"]);
+            let revoked = super::revoked(&mut conn).await.unwrap();
+            assert_eq!(revoked.into_iter().map(|(file, _)| file).collect::<Vec<_>>(), ["1.pem"]);
         })
         .await;
     }

@@ -42,6 +42,8 @@ const TABLES: &[&str] = &[
     "quota_usages",
     "client_tokens",
     "instance_tags",
+    "service_keys",
+    "evacuations",
 ];
 
 /// Rows read at once.

@@ -19,6 +19,8 @@ const HELPER: &str = "nova-libvirt";
 const MARK: &str = ".hypervisor";
 const LIBVIRT: &str = "libvirt";
 const SIMULATED: &str = "simulated";
+/// How the folder of a guest of libvirt begins.
+const GUEST_FOLDER: &str = "instance-";
 const HELPER_FOLDER: &str = "/usr/lib/nova";
 /// How long libvirt may take to answer before it counts as absent.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -93,13 +95,27 @@ pub struct Choice {
     pub reason: String,
 }
 
+/// Why there is nothing to run guests on.
+#[derive(Debug, thiserror::Error)]
+pub enum ChooseError {
+    /// The file of simulated guests cannot be read or made.
+    #[error("opening the file of simulated guests")]
+    Simulated(#[from] io::Error),
+    /// libvirt was asked for, and what speaks to it is not here.
+    #[error("libvirt was asked for, and {0}")]
+    Helper(String),
+}
+
 /// Chooses, and says so in one line of the log.
 ///
 /// # Errors
-/// Only a simulation's state file that cannot be read or made: that libvirt is absent is no error, it may come.
-pub async fn choose(options: Options, runner: Arc<dyn Runner>) -> io::Result<Choice> {
+/// [`ChooseError`]: a program or a file. That libvirtd is absent is no error, it may come.
+pub async fn choose(options: Options, runner: Arc<dyn Runner>) -> Result<Choice, ChooseError> {
     let asked_for = options.want;
     let mark = options.instances_path.join(MARK);
+    if asked_for == Want::Libvirt {
+        find_helper(options.helper.as_deref()).map_err(ChooseError::Helper)?;
+    }
     let choice = decide(stick(options, &mark)?, runner).await?;
     // The mark only spares trouble later; without it the next start asks again.
     let _ = std::fs::write(&mark, if choice.kind == Kind::Simulated { SIMULATED } else { LIBVIRT });
@@ -117,12 +133,20 @@ pub async fn choose(options: Options, runner: Arc<dyn Runner>) -> io::Result<Cho
 fn stick(mut options: Options, mark: &Path) -> io::Result<Options> {
     if options.want == Want::Auto {
         match std::fs::read_to_string(mark).unwrap_or_default().as_str() {
-            LIBVIRT => options.want = Want::Libvirt,
+            LIBVIRT if may_have_guests(&options.instances_path) => options.want = Want::Libvirt,
             SIMULATED if Simulated::open(options.simulated.clone())?.has_guests() => options.want = Want::Simulated,
             _ => {}
         }
     }
     Ok(options)
+}
+
+/// Whether there is a guest's folder, which is there before its domain and until after it; or nobody can say.
+fn may_have_guests(instances_path: &Path) -> bool {
+    let of_guest = |entry: io::Result<std::fs::DirEntry>| {
+        entry.map_or(true, |entry| entry.file_name().to_string_lossy().starts_with(GUEST_FOLDER))
+    };
+    std::fs::read_dir(instances_path).map_or(true, |mut entries| entries.any(of_guest))
 }
 
 async fn decide(options: Options, runner: Arc<dyn Runner>) -> io::Result<Choice> {

@@ -18,7 +18,7 @@ mod libvirt;
 pub mod protocol;
 pub mod simulated;
 
-pub use choose::{Choice, GuestKind, Kind, Options, Want, choose};
+pub use choose::{Choice, ChooseError, GuestKind, Kind, Options, Want, choose};
 pub use error::HypervisorError;
 pub use guest::{Accel, Change, CloudId, Disk, Guest, GuestSpec, KernelBoot, Nic, Power};
 pub use libvirt::{Libvirt, LibvirtOptions};

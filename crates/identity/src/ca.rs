@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
-    SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RevokedCertParams,
+    RsaKeySize, SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -56,8 +56,18 @@ impl CaFiles {
 #[derive(Debug)]
 pub struct Authority {
     folder: PathBuf,
+    crl: PathBuf,
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate that is good no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// The kept copy, as [`UserCertificate::file`] said.
+    pub file: PathBuf,
+    /// Since when.
+    pub at: OffsetDateTime,
 }
 
 /// A user's certificate and its key, both new.
@@ -101,10 +111,10 @@ impl Authority {
             .map_err(|source| CaError::BadCertificate { path: certificate, source })?;
         let crl = folder.join(&files.crl);
         if !crl.exists() {
-            let list = empty_crl(now).signed_by(&issuer)?;
+            let list = crl_params(Vec::new(), 1, now).signed_by(&issuer)?;
             files::create_once(&crl, 0o644, &list.pem()?)?;
         }
-        Ok(Self { folder: folder.clone(), certificate_pem, issuer })
+        Ok(Self { folder: folder.clone(), crl, certificate_pem, issuer })
     }
 
     /// The authority's own certificate, as users get it.
@@ -140,6 +150,30 @@ impl Authority {
         let pkcs1 = der::pkcs1_of_pkcs8(key.serialized_der()).ok_or(CaError::Pkcs1)?;
         let key_pem = Secret::new(pem::encode("RSA PRIVATE KEY", pkcs1));
         Ok(UserCertificate { key_pem, certificate_pem: text, file })
+    }
+
+    /// Writes the list of revoked certificates anew: exactly those, in place of what it said before.
+    ///
+    /// # Errors
+    /// [`CaError::NoSerial`] for a file that is no certificate of ours; else when the list cannot be written.
+    pub fn revoke(&self, revoked: &[Revoked], now: OffsetDateTime) -> Result<(), CaError> {
+        let listed: Result<Vec<_>, CaError> = revoked
+            .iter()
+            .map(|one| {
+                let serial = serial_of(&one.file).ok_or_else(|| CaError::NoSerial(one.file.clone()))?;
+                Ok(RevokedCertParams {
+                    serial_number: SerialNumber::from(serial),
+                    revocation_time: one.at,
+                    reason_code: None,
+                    invalidity_date: None,
+                })
+            })
+            .collect();
+        // Each list has a higher number than the one before.
+        let number = u64::try_from(now.unix_timestamp()).unwrap_or(1);
+        let list = crl_params(listed?, number, now).signed_by(&self.issuer)?;
+        files::replace(&self.crl, 0o644, list.pem()?.as_bytes())?;
+        Ok(())
     }
 
     /// Takes the next free serial number by making its file: exactly one process gets each.
@@ -211,6 +245,9 @@ pub enum CaError {
     /// A subject that cannot be used.
     #[error("the certificate subject {0:?} is not of the form /C=…/O=…/CN=…")]
     BadSubject(String),
+    /// The name of a kept certificate is not its serial number.
+    #[error("{} is not named after a serial number", .0.display())]
+    NoSerial(PathBuf),
     /// The key does not go into PKCS#1.
     #[error("writing a key in PKCS#1")]
     Pkcs1,
@@ -246,13 +283,18 @@ fn root_params(now: OffsetDateTime) -> CertificateParams {
     params
 }
 
-fn empty_crl(now: OffsetDateTime) -> CertificateRevocationListParams {
+/// Reads the serial number out of `newcerts/1F.pem`.
+fn serial_of(file: &Path) -> Option<u64> {
+    u64::from_str_radix(file.file_stem()?.to_str()?, 16).ok()
+}
+
+fn crl_params(revoked: Vec<RevokedCertParams>, number: u64, now: OffsetDateTime) -> CertificateRevocationListParams {
     CertificateRevocationListParams {
         this_update: now,
         next_update: now + CRL_LIFE,
-        crl_number: SerialNumber::from(1_u64),
+        crl_number: SerialNumber::from(number),
         issuing_distribution_point: None,
-        revoked_certs: Vec::new(),
+        revoked_certs: revoked,
         key_identifier_method: KeyIdMethod::Sha256,
     }
 }

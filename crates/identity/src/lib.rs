@@ -13,7 +13,7 @@ mod pem;
 mod secret_box;
 
 pub use access::{AccessKey, BadKeyText, RandomError, Secret, generate_secret_key, parse_secret_key};
-pub use ca::{Authority, CaError, CaFiles, UserCertificate, fill_subject};
+pub use ca::{Authority, CaError, CaFiles, Revoked, UserCertificate, fill_subject};
 pub use credentials::{Credentials, Endpoint, VpnClient, ZipError, ZipNames, credentials_zip, novarc, write_private};
 pub use files::FileError;
 pub use key_pair::{ImportedKey, KeyKind, KeyPairError, NewKeyPair, create_key_pair, import_public_key};

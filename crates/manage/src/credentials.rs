@@ -6,9 +6,11 @@ use anyhow::{Context as _, bail};
 use nova_config::EndpointFlags;
 use nova_db::{accounts, certificates};
 use nova_identity::{
-    AccessKey, Authority, Credentials, Endpoint, Secret, ZipNames, credentials_zip, fill_subject, novarc, write_private,
+    AccessKey, Authority, Credentials, Endpoint, Revoked, Secret, ZipNames, credentials_zip, fill_subject, novarc,
+    write_private,
 };
 use nova_types::account::{Project, User};
+use nova_types::{ProjectId, UserId};
 use time::macros::format_description;
 
 use crate::context::{Context, absolute, parse};
@@ -32,6 +34,27 @@ pub(crate) async fn environment(cx: &mut Context<'_, '_>, member: &Member, file:
     Ok(())
 }
 
+/// Revokes the certificates of a user. The rows come first: the list is made from them, so doing it again mends what a crash
+/// between the two left.
+pub(crate) async fn revoke(cx: &mut Context<'_, '_>, user: &UserId, project: Option<&ProjectId>) -> anyhow::Result<()> {
+    user::existing(cx, user).await?;
+    let mut conn = cx.db.write().await?;
+    let good = match project {
+        Some(project) => certificates::of_user_and_project(&mut conn, user, project).await?,
+        None => certificates::of_user(&mut conn, user).await?,
+    };
+    for certificate in &good {
+        certificates::delete(&mut conn, certificate.id).await?;
+    }
+    let revoked = certificates::revoked(&mut conn).await?;
+    drop(conn);
+    let now = cx.surface.clock.now();
+    let revoked: Vec<Revoked> = revoked.into_iter().map(|(file, at)| Revoked { file: file.into(), at }).collect();
+    Authority::open_or_create(&cx.ca_files(), now)?.revoke(&revoked, now)?;
+    cx.note(format_args!("Revoked {} certificates of {user}.", good.len()));
+    Ok(())
+}
+
 /// Writes the zip: a new certificate each time, and the authority itself if this is the first.
 pub(crate) async fn zipfile(cx: &mut Context<'_, '_>, member: &Member, file: &Path) -> anyhow::Result<()> {
     if cx.config.identity.use_project_ca {
@@ -50,7 +73,7 @@ pub(crate) async fn zipfile(cx: &mut Context<'_, '_>, member: &Member, file: &Pa
     let certificate = authority.issue(&fill_subject(&cx.config.identity.user_cert_subject, &words)?, now)?;
 
     let (flags, names) = (&cx.config.endpoint, names(cx));
-    let regions = regions(flags)?;
+    let regions = regions(flags);
     let credentials: Vec<_> =
         regions.iter().map(|(name, ec2, s3)| owner.credentials(flags, (ec2, s3), name, &names, &file)).collect();
     let zip = credentials_zip(&credentials, &names, &certificate, authority.certificate_pem(), None)?;
@@ -121,17 +144,12 @@ fn names(cx: &Context<'_, '_>) -> ZipNames {
 }
 
 /// Name, EC2 host and S3 host of each region.
-fn regions(flags: &EndpointFlags) -> anyhow::Result<Vec<(String, String, String)>> {
+fn regions(flags: &EndpointFlags) -> Vec<(String, String, String)> {
     if flags.region_list.is_empty() {
         // Old Nova put the EC2 host into S3_URL, too, which is wrong where the object store is elsewhere.
-        return Ok(vec![(REGION.to_owned(), flags.ec2_host.clone(), flags.s3_host.clone())]);
+        return vec![(REGION.to_owned(), flags.ec2_host.clone(), flags.s3_host.clone())];
     }
-    let parse = |entry: &String| {
-        let (name, host) =
-            entry.split_once('=').with_context(|| format!("--region_list: {entry:?} is not NAME=HOST"))?;
-        Ok((name.to_owned(), host.to_owned(), host.to_owned()))
-    };
-    flags.region_list.iter().map(parse).collect()
+    flags.region_list.iter().map(|region| (region.name.clone(), region.host.clone(), region.host.clone())).collect()
 }
 
 fn endpoint(scheme: String, host: &str, port: u16, path: &str) -> Endpoint {

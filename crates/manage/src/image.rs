@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Subcommand, ValueEnum};
 use nova_db::images::{self, ImageError, Stored};
 use nova_failpoint::{Point, hit};
@@ -11,12 +11,15 @@ use nova_images::{ImageStore, StoreError, StoredImage};
 use nova_types::image::{DiskFormat, Image, ImageState, NewImage};
 use nova_types::{ImageId, ImageKind, ProjectId};
 
-use crate::context::{Context, given, parse};
+use crate::context::{Context, absolute, given, parse};
 use crate::output::{List, Output, shown};
 use crate::project;
 
 /// Who owns the images that belong to nobody, as with old Nova's import tool.
 const SYSTEM: &str = "system";
+
+/// The longest name or description, in characters.
+const MOST_TEXT: usize = 255;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -168,11 +171,12 @@ impl Action {
                 old_register(cx, &old.path, new).await.map(drop)
             }
             Self::AllRegister { image, kernel, ramdisk, how } => {
-                let kernel = old_register(cx, &kernel, how.read(ImageKind::Kernel, &kernel)?).await?;
-                let ramdisk = old_register(cx, &ramdisk, how.read(ImageKind::Ramdisk, &ramdisk)?).await?;
-                let new = how.read(ImageKind::Machine, &image)?;
-                let linked = NewImage { kernel: Some(kernel), ramdisk: Some(ramdisk), ..new };
-                old_register(cx, &image, linked).await.map(drop)
+                let mut made = Vec::new();
+                let done = all_register(cx, [&kernel, &ramdisk, &image], &how, &mut made).await;
+                if done.is_err() {
+                    take_back(cx, &made).await;
+                }
+                done
             }
         }
     }
@@ -194,7 +198,7 @@ impl Register {
             owner: parse(&self.owner)?,
             name: name(self.name.as_ref(), &self.path),
             description: self.description,
-            location: self.path.display().to_string(),
+            location: absolute(&self.path)?.display().to_string(),
             is_public: self.public,
             architecture: self.arch,
             format,
@@ -212,7 +216,7 @@ impl OldHow {
             owner: parse(&self.owner)?,
             name: name(self.name.as_ref(), path),
             description: String::new(),
-            location: path.display().to_string(),
+            location: absolute(path)?.display().to_string(),
             is_public: self.is_public.to_uppercase().starts_with('T'),
             architecture: self.architecture.clone(),
             format: DiskFormat::Raw,
@@ -240,6 +244,33 @@ async fn old_register(cx: &mut Context<'_, '_>, path: &Path, new: NewImage) -> a
     let id = register(cx, path, new).await?;
     cx.say(format_args!("Image registered to {} ({:08x}).", id.number(), id.number()))?;
     Ok(id)
+}
+
+/// Registers kernel, ramdisk and disk; `made` tells how far that came.
+async fn all_register(
+    cx: &mut Context<'_, '_>,
+    [kernel, ramdisk, disk]: [&Path; 3],
+    how: &OldHow,
+    made: &mut Vec<ImageId>,
+) -> anyhow::Result<()> {
+    for (kind, path) in [(ImageKind::Kernel, kernel), (ImageKind::Ramdisk, ramdisk)] {
+        made.push(old_register(cx, path, how.read(kind, path)?).await?);
+    }
+    let new = how.read(ImageKind::Machine, disk)?;
+    let linked = NewImage { kernel: made.first().copied(), ramdisk: made.last().copied(), ..new };
+    old_register(cx, disk, linked).await.map(drop)
+}
+
+/// Deregisters what was made for a disk that then could not be registered.
+async fn take_back(cx: &mut Context<'_, '_>, made: &[ImageId]) {
+    for id in made {
+        match delete(cx, *id).await {
+            Ok(()) => cx.note(format_args!("Took {id} back.")),
+            Err(error) => {
+                cx.note(format_args!("{id} stays registered ({error:#}); run nova-manage image delete {id}"));
+            }
+        }
+    }
 }
 
 /// The row comes first and says `pending`; it becomes `available` once the file is checked, hashed and on the disk.
@@ -271,22 +302,31 @@ async fn register(cx: &mut Context<'_, '_>, path: &Path, new: NewImage) -> anyho
 
 /// Gives the image its row. One that a killed registration of the same file left is cleared away first.
 async fn name_it(cx: &mut Context<'_, '_>, store: &ImageStore, new: &NewImage) -> anyhow::Result<ImageId> {
-    let taken = match images::register(&mut cx.db.write().await?, new).await {
-        Err(taken @ ImageError::LocationTaken(_)) => taken,
+    let refused = match images::register(&mut cx.db.write().await?, new).await {
+        Err(refused @ ImageError::LocationTaken(_)) => refused,
         named => return Ok(named?),
     };
     let all = images::list(&mut cx.db.read().await?, None).await?;
-    let same = |i: &&Image| i.owner == new.owner && i.location == new.location && i.state == ImageState::Pending;
-    let Some(left) = all.iter().find(same) else { return Err(taken.into()) };
-    let Some(_held) = store.hold(left.id)? else { bail!("another process registers {}", new.location) };
-    // It may have been completed before it was held.
-    let now = images::get_any(&mut cx.db.read().await?, left.id).await?;
-    if now.is_some_and(|image| image.state != ImageState::Pending) {
-        return Err(taken.into());
+    let same = |image: &&Image| image.owner == new.owner && image.location == new.location;
+    let Some(there) = all.iter().find(same) else { return Err(refused.into()) };
+    if there.state != ImageState::Pending {
+        return Err(taken(there));
     }
-    delete(cx, left.id).await?;
-    cx.note(format_args!("Removed {}, whose registration was never completed.", left.id));
+    let Some(_held) = store.hold(there.id)? else { bail!("another process registers {}", new.location) };
+    // It may have been completed before it was held.
+    let now = images::get_any(&mut cx.db.read().await?, there.id).await?;
+    if now.is_some_and(|image| image.state != ImageState::Pending) {
+        return Err(taken(there));
+    }
+    delete(cx, there.id).await?;
+    cx.note(format_args!("Removed {}, whose registration was never completed.", there.id));
     Ok(images::register(&mut cx.db.write().await?, new).await?)
+}
+
+/// Says which image has the place of a new one.
+fn taken(there: &Image) -> anyhow::Error {
+    let (id, location) = (there.id, &there.location);
+    anyhow!("{location} is registered already, as {id}; nova-manage image delete {id} makes room")
 }
 
 /// An image that could not be stored leaves no row that seems to be on its way.
@@ -311,6 +351,11 @@ async fn check(cx: &mut Context<'_, '_>, new: &NewImage) -> anyhow::Result<()> {
         let found = images::get_any(&mut cx.db.read().await?, id).await?;
         if id.kind() != kind || found.is_none_or(|i| i.state != ImageState::Available) {
             bail!("no {} {id}; nova-manage image list shows all", kind.as_str());
+        }
+    }
+    for (what, text) in [("name", &new.name), ("description", &new.description)] {
+        if text.chars().any(char::is_control) || text.chars().count() > MOST_TEXT {
+            bail!("the {what} of an image has at most {MOST_TEXT} characters, and no control characters");
         }
     }
     if !matches!(new.architecture.as_str(), "x86_64" | "i386" | "arm64") {

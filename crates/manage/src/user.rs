@@ -9,6 +9,7 @@ use nova_types::UserId;
 use nova_types::account::User;
 
 use crate::context::{Context, given, parse};
+use crate::credentials;
 use crate::output::{List, Output, shown, text};
 
 #[derive(Debug, Subcommand)]
@@ -29,6 +30,13 @@ pub(crate) enum Action {
     },
     /// List all users
     List(Output),
+    /// Revoke a user's certificates, in one project or in all, and write the authority's list anew
+    Revoke {
+        /// The user
+        user_id: String,
+        /// The project
+        project_id: Option<String>,
+    },
     /// Change a user; an empty text leaves that part as it is
     Modify {
         /// The user
@@ -60,6 +68,10 @@ impl Action {
             Self::Delete { name } => delete(cx, &name).await,
             Self::Exports { name } => exports(cx, &name).await,
             Self::List(output) => list(cx, output).await,
+            Self::Revoke { user_id, project_id } => {
+                let project = given(project_id.as_ref()).map(parse).transpose()?;
+                credentials::revoke(cx, &parse(&user_id)?, project.as_ref()).await
+            }
             Self::Modify { name, access, secret, admin } => modify(cx, &name, [&access, &secret, &admin]).await,
         }
     }

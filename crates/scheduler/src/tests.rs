@@ -391,53 +391,6 @@ async fn several_schedulers_on_every_database_never_give_a_host_too_much() {
     .await;
 }
 
-#[tokio::test]
-async fn an_evacuated_instance_keeps_its_address_on_its_new_host_and_waits_for_room() {
-    dev::each(async |db: &Db| {
-        let (lost, other): (nova_types::HostName, _) = (fixtures::name("h1"), fixtures::name("h2"));
-        fixtures::node(db, &lost, 10).await;
-        fixtures::flat_network(db, 24).await;
-        let mut world = World::new(db);
-        world.start(QUICK).await;
-        let ids = world.launch(3, |_| {}).await;
-        world.settled().await;
-        let address = async |id| fixed_ips::of_instance(&mut db.read().await.unwrap(), id).await.unwrap();
-        let before = [address(ids[0]).await, address(ids[1]).await, address(ids[2]).await];
-        for id in &ids {
-            let booted = transaction!(db, |tx| {
-                let guard = instances::Guard::of(&instances::get(tx, *id).await?);
-                instances::apply(tx, *id, Event::Booted, &guard, None).await
-            });
-            booted.unwrap();
-        }
-
-        nova_db::services::set_disabled(&mut db.write().await.unwrap(), &lost, "nova-compute", true).await.unwrap();
-        let reason = nova_types::instance::StateReason::new("Server.HostEvacuated", "lost");
-        transaction!(db, |tx| { instances::evacuate(tx, &lost, 100, &reason).await }).unwrap();
-        // Nobody has room: they are told so, and wait.
-        let code = async |id| instances::get(&mut db.read().await.unwrap(), id).await.unwrap().reason.unwrap().code;
-        for _ in 0..500 {
-            if code(ids[2]).await == "Server.InsufficientInstanceCapacity" {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert_eq!(code(ids[0]).await, "Server.InsufficientInstanceCapacity");
-        fixtures::node(db, &other, 10).await;
-        world.settled().await;
-        let mut conn = db.read().await.unwrap();
-        for id in &ids {
-            let placed = instances::get(&mut conn, *id).await.unwrap();
-            assert_eq!((placed.host.as_ref(), placed.state.task), (Some(&other), Some(Task::Building)));
-        }
-        drop(conn);
-        assert_eq!([address(ids[0]).await, address(ids[1]).await, address(ids[2]).await], before);
-        assert_eq!(world.findings().await, []);
-        world.stop().await;
-    })
-    .await;
-}
-
 /// 64 launches at once for the last 10 places, then for the last 10 addresses, with 4 schedulers.
 #[tokio::test]
 async fn of_64_launches_at_once_exactly_10_get_the_last_10_places_or_addresses() {
@@ -497,6 +450,53 @@ async fn of_64_launches_at_once_exactly_10_get_the_last_10_places_or_addresses()
                 db.write().await.unwrap().execute(gone, &[host.into()]).await.unwrap();
             }
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_evacuated_instance_keeps_its_address_on_its_new_host_and_waits_for_room() {
+    dev::each(async |db: &Db| {
+        let (lost, other): (nova_types::HostName, _) = (fixtures::name("h1"), fixtures::name("h2"));
+        fixtures::node(db, &lost, 10).await;
+        fixtures::flat_network(db, 24).await;
+        let mut world = World::new(db);
+        world.start(QUICK).await;
+        let ids = world.launch(3, |_| {}).await;
+        world.settled().await;
+        let address = async |id| fixed_ips::of_instance(&mut db.read().await.unwrap(), id).await.unwrap();
+        let before = [address(ids[0]).await, address(ids[1]).await, address(ids[2]).await];
+        for id in &ids {
+            let booted = transaction!(db, |tx| {
+                let guard = instances::Guard::of(&instances::get(tx, *id).await?);
+                instances::apply(tx, *id, Event::Booted, &guard, None).await
+            });
+            booted.unwrap();
+        }
+
+        nova_db::services::set_disabled(&mut db.write().await.unwrap(), &lost, "nova-compute", true).await.unwrap();
+        let reason = nova_types::instance::StateReason::new("Server.HostEvacuated", "lost");
+        transaction!(db, |tx| { instances::evacuate(tx, &lost, 100, &reason).await }).unwrap();
+        // Nobody has room: they are told so, and wait.
+        let code = async |id| instances::get(&mut db.read().await.unwrap(), id).await.unwrap().reason.unwrap().code;
+        for _ in 0..500 {
+            if code(ids[2]).await == "Server.InsufficientInstanceCapacity" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(code(ids[0]).await, "Server.InsufficientInstanceCapacity");
+        fixtures::node(db, &other, 10).await;
+        world.settled().await;
+        let mut conn = db.read().await.unwrap();
+        for id in &ids {
+            let placed = instances::get(&mut conn, *id).await.unwrap();
+            assert_eq!((placed.host.as_ref(), placed.state.task), (Some(&other), Some(Task::Building)));
+        }
+        drop(conn);
+        assert_eq!([address(ids[0]).await, address(ids[1]).await, address(ids[2]).await], before);
+        assert_eq!(world.findings().await, []);
+        world.stop().await;
     })
     .await;
 }

@@ -51,8 +51,8 @@ impl Default for Limits {
     }
 }
 
-/// Largest head of a request, address and headers together.
-const HEAD_BYTES: usize = 24 * 1024;
+/// Largest head of a request, address and headers together: as many parameters as a request may have, by GET.
+const HEAD_BYTES: usize = 64 * 1024;
 /// How long to rest when the system has no file descriptor left.
 const REST: Duration = Duration::from_millis(100);
 

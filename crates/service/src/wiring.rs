@@ -20,8 +20,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// [`ServiceError::Database`] for an address that is none, or a file that cannot be opened.
 pub async fn open_database(flags: &DatabaseFlags) -> Result<Db, ServiceError> {
     let url = &flags.sql_connection;
-    let options =
-        Options { max_connections: flags.sql_pool_size, idle_timeout: flags.sql_idle_timeout, ..Options::default() };
+    let options = Options {
+        max_connections: flags.sql_pool_size,
+        idle_timeout: flags.sql_idle_timeout,
+        read_urls: flags.sql_read_connection.iter().map(|url| url.expose().to_owned()).collect(),
+        max_replica_lag: flags.sql_max_replica_lag,
+        ..Options::default()
+    };
     let opened = Db::open(url.expose(), &options).await;
     let db = opened.map_err(|source| ServiceError::Database { url: url.clone(), source })?;
     if let Some(file) = url.sqlite_file() {

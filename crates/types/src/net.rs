@@ -94,6 +94,13 @@ pub fn parse_range(text: &str) -> Result<Ipv4Net, ParseRangeError> {
 #[error("{0:?} is not an IPv4 range (expected 10.0.0.0/24)")]
 pub struct ParseRangeError(String);
 
+/// Whether the kernel takes `name` for an interface, and no path or option could be made of it.
+#[must_use]
+pub fn is_interface_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    (1..=15).contains(&name.len()) && name.chars().all(plain) && !name.starts_with(['.', '-'])
+}
+
 /// Returns the address `index` places after the start of `range`, or `None` past its end.
 #[must_use]
 pub fn nth(range: Ipv4Net, index: u32) -> Option<Ipv4Addr> {
@@ -122,6 +129,16 @@ mod tests {
         assert_eq!(Vlan::try_from(4094).map(Vlan::number), Ok(4094));
         for tag in [-1, 0, 4095, 70_000] {
             assert_eq!(Vlan::try_from(tag), Err(VlanRange(tag)));
+        }
+    }
+
+    #[test]
+    fn a_name_of_an_interface_is_never_a_path_or_an_option() {
+        for name in ["br100", "vlan7", "eth0.5", "tap0000001f"] {
+            assert!(is_interface_name(name), "{name}");
+        }
+        for name in ["", "../x", "a/b", "-rf", ".", "..", "sixteen-letters-", "a b", "br\n"] {
+            assert!(!is_interface_name(name), "{name:?}");
         }
     }
 

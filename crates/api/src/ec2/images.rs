@@ -70,6 +70,7 @@ struct ReasonItem {
 /// Every filter that an image has a field for.
 const FILTERS: &[Filter<Image>] = &[
     ("architecture", |image| vec![image.architecture.clone()]),
+    ("creation-date", |image| vec![Timestamp(image.created_at).to_string()]),
     ("description", |image| vec![image.description.clone()]),
     ("hypervisor", |_| vec!["xen".to_owned()]),
     ("image-id", |image| vec![image.id.to_string()]),
@@ -80,10 +81,11 @@ const FILTERS: &[Filter<Image>] = &[
     ("name", |image| vec![image.name.clone()]),
     ("owner-id", |image| vec![image.owner.to_string()]),
     ("ramdisk-id", |image| image.ramdisk.iter().map(ToString::to_string).collect()),
-    ("root-device-name", |_| vec!["/dev/vda".to_owned()]),
+    ("root-device-name", |image| vec![root_device(image.id).to_owned()]),
     ("root-device-type", |_| vec!["instance-store".to_owned()]),
     ("state", |image| vec![image.state.as_str().to_owned()]),
-    ("state-reason-message", |image| image.state_reason.iter().cloned().collect()),
+    ("state-reason-code", |image| reason(image).map(|reason| reason.code.to_owned()).into_iter().collect()),
+    ("state-reason-message", |image| reason(image).map(|reason| reason.message).into_iter().collect()),
     ("virtualization-type", |_| vec!["hvm".to_owned()]),
 ];
 
@@ -144,8 +146,8 @@ impl DescribeImages {
 
 fn item(image: Image, nested: bool) -> ImageItem {
     let kind = image.id.kind().as_str();
-    let failed = |message: String| ReasonItem { code: "Server.ImportFailed", message };
     ImageItem {
+        state_reason: reason(&image).filter(|_| nested),
         image_id: image.id.to_string(),
         id: image.id.to_string(),
         image_location: image.location,
@@ -162,10 +164,22 @@ fn item(image: Image, nested: bool) -> ImageItem {
         description: image.description,
         creation_date: Timestamp(image.created_at),
         root_device_type: "instance-store",
-        root_device_name: if image.id.kind() == ImageKind::Machine { "/dev/vda" } else { "" },
+        root_device_name: root_device(image.id),
         virtualization_type: "hvm",
         hypervisor: "xen",
-        state_reason: image.state_reason.filter(|_| nested && image.state == ImageState::Failed).map(failed),
         block_device_mapping: nested.then(Set::default),
     }
+}
+
+const fn root_device(id: ImageId) -> &'static str {
+    match id.kind() {
+        ImageKind::Machine => "/dev/vda",
+        ImageKind::Kernel | ImageKind::Ramdisk => "",
+    }
+}
+
+/// Why the image cannot be used.
+fn reason(image: &Image) -> Option<ReasonItem> {
+    let failed = |message: &String| ReasonItem { code: "Server.ImportFailed", message: message.clone() };
+    image.state_reason.as_ref().filter(|_| image.state == ImageState::Failed).map(failed)
 }

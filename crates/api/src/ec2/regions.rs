@@ -1,7 +1,7 @@
 //! `DescribeRegions`.
 
 use nova_aws::{Filter, Filters, Params, Set};
-use nova_config::EndpointFlags;
+use nova_config::{EndpointFlags, Region};
 use serde::Serialize;
 
 use crate::{actions::Action, caller::Caller, cloud::Cloud, error::Error};
@@ -59,10 +59,9 @@ pub(crate) fn own(cloud: &Cloud) -> String {
 
 /// The regions of `--region_list`; without any there is one, called `nova`.
 fn regions(endpoint: &EndpointFlags) -> Vec<RegionItem> {
-    let listed = endpoint.region_list.iter().filter_map(|entry| entry.split_once('='));
-    let mut regions: Vec<RegionItem> = listed
-        .map(|(name, host)| RegionItem { region_name: name.to_owned(), region_endpoint: url(endpoint, host) })
-        .collect();
+    let item =
+        |region: &Region| RegionItem { region_name: region.name.clone(), region_endpoint: url(endpoint, &region.host) };
+    let mut regions: Vec<RegionItem> = endpoint.region_list.iter().map(item).collect();
     if regions.is_empty() {
         regions.push(RegionItem { region_name: "nova".to_owned(), region_endpoint: url(endpoint, &endpoint.ec2_host) });
     }

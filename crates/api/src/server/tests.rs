@@ -69,6 +69,16 @@ async fn an_idle_connection_is_closed_in_time() {
 }
 
 #[tokio::test]
+async fn a_thousand_ids_fit_into_a_get() {
+    let server = start(limits()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let ids: String = (1..=1_000).map(|n| format!("&InstanceId.{n}=i-{n:08x}")).collect();
+    let head = format!("GET /?Action=DescribeInstances{ids} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert!(read_to_end(&mut stream).await.ends_with("quick"));
+}
+
+#[tokio::test]
 async fn an_endless_head_is_refused() {
     let server = start(Limits::default()).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();

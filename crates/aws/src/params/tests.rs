@@ -9,6 +9,17 @@ fn params(query: &str) -> Params {
 }
 
 #[test]
+fn an_empty_parameter_is_given_only_to_those_who_ask_for_it() {
+    let mut params =
+        Params::new(vec![("A".into(), String::new()), ("B".into(), String::new()), ("C".into(), "1".into())]);
+    assert_eq!(params.take::<String>("A"), Ok(Some(String::new())));
+    assert_eq!(params.given::<u32>("B"), Ok(None));
+    assert_eq!(params.given::<u32>("C"), Ok(Some(1)));
+    assert_eq!(params.given::<u32>("D"), Ok(None));
+    assert_eq!(params.finish(), Ok(()));
+}
+
+#[test]
 fn a_list_is_read_in_numeric_order() {
     let cases: &[(&str, &[&str])] = &[
         ("", &[]),

@@ -68,23 +68,23 @@ async fn an_object_store_that_is_away_is_waited_for_and_then_given_up_with_a_rea
     assert_eq!(bench.state(ids[0]).await, "running");
 }
 
-#[tokio::test]
-async fn patience_is_an_instances_own_and_begins_anew_when_something_came() {
-    let bench = Bench::new().await;
-    let store = FakeStore::start(&CONTENT, []).await.unwrap();
+#[tokio::test(start_paused = true)]
+async fn patience_is_an_instances_own_and_begins_anew_with_a_new_launch() {
     let from = ImageSource { local: ImageStore::new("/nowhere"), remote: None, patience: Duration::from_secs(100) };
-    let source = Source::new(from, bench.folder.path(), Arc::new(nova_types::clock::FixedClock::at(0)));
-    let away = |by, since: u64| {
-        let begun = Instant::now() - Duration::from_secs(since);
-        let error = FetchError::NotThere { id: bench.image, url: store.remote().url() };
-        matches!(source.wait(InstanceId::new(by), begun, bench.image, error), Problem::Later(_))
+    let source = Source::new(from, Path::new("/nowhere"), Arc::new(nova_types::clock::FixedClock::at(0)));
+    let (image, url) = (ImageId::new(nova_types::ImageKind::Machine, 1), "http://store".to_owned());
+    let waits = |by| {
+        let error = FetchError::NotThere { id: image, url: url.clone() };
+        matches!(source.wait(InstanceId::new(by), image, error), Problem::Later(_))
     };
-    assert!(away(1, 99));
-    assert!(!away(2, 101));
-    assert!(away(2, 0), "who was given up may begin again");
-    assert!(away(1, 99));
-    source.forget(InstanceId::new(1));
-    assert!(away(1, 50) && away(3, 0));
+    assert!(waits(1));
+    tokio::time::advance(Duration::from_secs(99)).await;
+    assert!(waits(1) && waits(2));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!waits(1) && waits(2) && waits(1), "who was given up may begin again");
+    source.forget(InstanceId::new(2));
+    tokio::time::advance(Duration::from_secs(99)).await;
+    assert!(waits(2) && waits(1));
 }
 
 #[tokio::test]

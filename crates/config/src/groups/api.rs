@@ -17,7 +17,7 @@ flags! {
         /// Take the client's address from X-Forwarded-For, if a trusted proxy sent it.
         use_forwarded_for: bool = "false",
         /// Addresses of proxies whose X-Forwarded-For is believed, with commas.
-        trusted_proxies: Vec<String> = "",
+        trusted_proxies: Vec<IpAddr> = "",
         /// Accept signatures of version 0 and 1, which do not protect what is asked.
         allow_signature_v1: bool = "false",
         /// After how many wrong signatures an access key is locked.

@@ -22,7 +22,7 @@ flags! {
         libvirt_helper: Option<PathBuf> = "",
         /// Folder of instances.
         instances_path: PathBuf = "$state_path/instances",
-        /// Give guests an overlay of the image instead of a copy.
+        /// Accepted for old flag files: guests always get an overlay of the image.
         use_cow_images: bool = "true",
         /// Bytes that a root disk has at least, except for m1.tiny.
         minimum_root_size: u64 = "10737418240",

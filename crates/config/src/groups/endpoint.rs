@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::flags;
+use crate::Region;
 use crate::known::Flag;
 use crate::value::Kind;
 
@@ -27,7 +28,7 @@ flags! {
         /// Host of the object store as guests and other hosts see it.
         s3_dmz: String = "$my_ip",
         /// Regions as NAME=HOST, with commas; empty for one region.
-        region_list: Vec<String> = "",
+        region_list: Vec<Region> = "",
         /// How long a client may use an answer about credentials before it asks again.
         credential_cache: Duration = "5",
     }

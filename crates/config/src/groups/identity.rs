@@ -34,11 +34,11 @@ flags! {
         credential_cert_file: String = "cert.pem",
         /// Name of the VPN's configuration in the credentials.
         credential_vpn_file: String = "nova-vpn.conf",
-        /// Roles that exist.
+        /// Roles that exist; others are refused.
         allowed_roles: Vec<String> = "cloudadmin,itsec,sysadmin,netadmin,developer",
-        /// Roles whose holders may do everything.
+        /// Roles whose holders may do everything; others are refused.
         superuser_roles: Vec<String> = "cloudadmin",
-        /// Roles that count in every project.
+        /// Roles that count in every project; others are refused.
         global_roles: Vec<String> = "cloudadmin,itsec",
     }
 }

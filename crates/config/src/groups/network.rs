@@ -64,7 +64,7 @@ flags! {
         vpn_start: u16 = "1000",
         /// Addresses at the end of each network that are kept for VPN clients.
         cnt_vpn_clients: u32 = "0",
-        /// How long an address is kept back when its instance is gone and the lease was not given up.
+        /// Accepted for old flag files: an address is kept back for --dhcp_lease_time when its instance is gone.
         fixed_ip_disassociate_timeout: Duration = "600",
     }
 }

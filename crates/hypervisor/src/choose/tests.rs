@@ -81,7 +81,16 @@ async fn without_the_helper_nothing_is_asked_of_libvirt() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = options(Want::Auto, GuestKind::Kvm, folder.path());
     options.helper = Some("/nowhere/nova-libvirt".into());
-    assert_eq!(told(options, Script::new()).await, "simulated: /nowhere/nova-libvirt does not exist");
+    assert_eq!(told(options.clone(), Script::new()).await, "simulated: /nowhere/nova-libvirt does not exist");
+    options.want = Want::Libvirt;
+    let refused = choose(options.clone(), Arc::new(Script::new())).await.unwrap_err();
+    assert_eq!(refused.to_string(), "libvirt was asked for, and /nowhere/nova-libvirt does not exist");
+
+    // Where there are guests, they are waited for.
+    std::fs::write(folder.path().join(".hypervisor"), "libvirt").unwrap();
+    std::fs::create_dir(folder.path().join("instance-0000000a")).unwrap();
+    (options.want, options.guests) = (Want::Auto, GuestKind::Qemu);
+    assert_eq!(told(options, Script::new()).await, "libvirt (qemu): emulation was asked for");
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,6 +106,9 @@ async fn guests_stay_on_what_they_were_made_on() {
     let libvirt = "libvirt (qemu): emulation was asked for";
     assert_eq!(told(auto.clone(), away()).await, "simulated: could not ask the hypervisor: no socket");
     assert_eq!(told(auto.clone(), there()).await, libvirt, "nothing was simulated yet");
+    assert!(told(auto.clone(), away()).await.starts_with("simulated"), "there is no guest to wait for");
+    assert_eq!(told(auto.clone(), there()).await, libvirt);
+    std::fs::create_dir(path.join("instance-0000000a")).unwrap();
     assert_eq!(told(auto.clone(), away()).await, libvirt, "it is only down");
 
     std::fs::write(path.join("guests"), "i-00000001 on\n").unwrap();

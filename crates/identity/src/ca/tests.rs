@@ -7,7 +7,7 @@ use expect_test::expect;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use super::{Authority, CaFiles, fill_subject};
+use super::{Authority, CaFiles, Revoked, fill_subject};
 
 const NOW: OffsetDateTime = datetime!(2026-02-03 04:05:06 UTC);
 const SUBJECT: &str = "/C=US/ST=California/L=MountainView/O=AnsoLabs/OU=NovaDev/CN=proj-dub-2026-02-03T04:05:06Z";
@@ -102,6 +102,17 @@ fn openssl_accepts_the_chain() {
         "cacert.pem",
         "cert.pem",
     ]));
+    ca.revoke(&[Revoked { file: user.file.clone(), at: NOW }], NOW).unwrap();
+    let listed = openssl(&["crl", "-in", "crl.pem", "-noout", "-text"]);
+    assert!(listed.contains("Serial Number: 10\n"), "{listed}");
+    let other = ca.issue(SUBJECT, NOW).unwrap();
+    std::fs::write(folder.path().join("other.pem"), &other.certificate_pem).unwrap();
+    let check = ["verify", "-attime", &at, "-crl_check", "-CRLfile", "crl.pem", "-CAfile", "cacert.pem"];
+    expect!["other.pem: OK\n"].assert_eq(&openssl(&[&check[..], &["other.pem"]].concat()));
+    let mut revoked = std::process::Command::new("openssl");
+    let revoked = revoked.args(check).arg("cert.pem").current_dir(folder.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&revoked.stderr).contains("certificate revoked"), "{revoked:?}");
+
     let described = openssl(&["x509", "-in", "cert.pem", "-noout", "-subject", "-issuer", "-serial", "-enddate"]);
     expect![[r#"
         subject=C = US, ST = California, L = MountainView, O = AnsoLabs, OU = NovaDev, CN = proj-dub-2026-02-03T04:05:06Z

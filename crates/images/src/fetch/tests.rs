@@ -178,7 +178,7 @@ async fn what_is_not_there_is_told_at_once_and_what_does_not_answer_after_some_t
     assert_eq!(store.requests().len(), 1);
 
     let cases = [Does::Status(503), Does::Status(403), Does::Status(302), Does::SayNothing].map(|does| {
-        tokio::spawn(async {
+        tokio::spawn(async move {
             let this = Fetched::new();
             let store = this.store(vec![does.clone(); 20]).await;
             let refused = this.fetch(&store.remote()).await.unwrap_err();

@@ -101,8 +101,10 @@ async fn words_that_are_no_command_end_with_status_2() {
     assert!(done.out.starts_with("usr does not match any options:\n\tcheck\n\tdb\n"), "{}", done.out);
     let done = lab.run("user").await;
     assert_eq!(done.code, Ok(2));
-    expect!["Available actions for user category:\n\tadmin\n\tcreate\n\tdelete\n\texports\n\tlist\n\tmodify\n"]
-        .assert_eq(&done.out);
+    expect![
+        "Available actions for user category:\n\tadmin\n\tcreate\n\tdelete\n\texports\n\tlist\n\tmodify\n\trevoke\n"
+    ]
+    .assert_eq(&done.out);
     let done = lab.run("user delete").await;
     assert_eq!((done.code, done.out.as_str()), (Ok(2), ""));
     assert!(done.note.contains("<NAME>"), "{}", done.note);

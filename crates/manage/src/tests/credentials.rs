@@ -69,6 +69,26 @@ async fn each_region_gets_its_own_file() {
     for needle in ["eastrc", "westrc", "http://e.example:8773", "http://w.example:3333"] {
         assert!(text.contains(needle), "{needle}");
     }
-    let done = lab.run_with(&["--region_list=east"], &command).await;
-    expect![[r#"--region_list: "east" is not NAME=HOST"#]].assert_eq(&done.code.unwrap_err());
+}
+
+#[tokio::test]
+async fn certificates_are_revoked_by_user_and_project() {
+    let lab = Lab::new();
+    lab.ok("user create joe").await;
+    for project in ["p", "q"] {
+        lab.ok(&format!("project create {project} joe")).await;
+        lab.ok(&format!("project zipfile {project} joe {}", lab.path().join("nova.zip").display())).await;
+    }
+    let list = || std::fs::read_to_string(lab.path().join("CA/crl.pem")).unwrap();
+    let empty = list();
+    for (command, note) in [
+        ("user revoke joe p", "Revoked 1 certificates of joe.\n"),
+        ("user revoke joe p", "Revoked 0 certificates of joe.\n"),
+        ("user revoke joe", "Revoked 1 certificates of joe.\n"),
+    ] {
+        let done = lab.run(command).await;
+        assert_eq!((done.code, done.note.as_str()), (Ok(0), note), "{command}");
+        assert!(list().len() > empty.len(), "{command}: the list has grown");
+    }
+    expect!["no user ann; nova-manage user list shows all"].assert_eq(&lab.refused("user revoke ann").await);
 }

@@ -73,6 +73,32 @@ async fn the_commands_of_cactus_print_what_they_printed() {
 }
 
 #[tokio::test]
+async fn a_disk_that_is_refused_takes_its_kernel_and_ramdisk_with_it() {
+    let lab = Lab::new();
+    let [kernel, ramdisk, disk] = ["kernel", "ramdisk", "disk"].map(|n| file(&lab, n, n.as_bytes()));
+    let command = |disk: &str| format!("image all_register {disk} {kernel} {ramdisk} acme tiny");
+    assert_eq!(
+        lab.run(&command("/nonexistent")).await.code.unwrap_err(),
+        "opening /nonexistent: No such file or directory (os error 2)"
+    );
+    assert_eq!(lab.ok("image list --output json").await, "[]\n");
+    assert_eq!(std::fs::read_dir(lab.path().join("images")).unwrap().count(), 0);
+    lab.ok(&command(&disk)).await;
+}
+
+#[tokio::test]
+async fn a_file_is_registered_once_and_the_next_is_told_where() {
+    let lab = Lab::new();
+    let disk = file(&lab, "disk.img", &[0; 512]);
+    lab.ok(&format!("image register {disk} --public")).await;
+    let again = lab.refused(&format!("image register {disk} --public")).await;
+    expect!["STATE/disk.img is registered already, as ami-00000001; nova-manage image delete ami-00000001 makes room"]
+        .assert_eq(&again);
+    lab.ok("image delete ami-00000001").await;
+    lab.ok(&format!("image register {disk} --public")).await;
+}
+
+#[tokio::test]
 async fn what_is_no_image_leaves_nothing_behind() {
     let lab = Lab::new();
     let mut overlay = vec![0; 512];
@@ -99,6 +125,10 @@ async fn what_is_no_image_leaves_nothing_behind() {
         (
             "image register STATE/disk.img --public --kernel aki-00000009",
             expect!["no kernel aki-00000009; nova-manage image list shows all"],
+        ),
+        (
+            &format!("image register STATE/disk.img --public --name {}", "x".repeat(256)),
+            expect!["the name of an image has at most 255 characters, and no control characters"],
         ),
         ("image delete ami-00000009", expect!["there is no image ami-00000009"]),
         ("image delete web", expect![[r#""web" is not an image id (expected ami-0000000a)"#]]),

@@ -40,7 +40,6 @@ async fn drain(mut stream: TcpStream) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "how fast it was is worth seeing")]
 async fn a_large_image_takes_no_memory_and_slow_clients_hold_nobody_up() {
     let bench = Bench::new().await;
     // Not zeros: those would be a hole, and no reading at all.

@@ -9,17 +9,21 @@ use nova_types::instance::InstanceView;
 use nova_types::state::VmState;
 use serde::Serialize;
 
-use super::item::{ReservationItem, StateItem, reservations, zone};
+use super::item::{
+    ARCHITECTURE, HYPERVISOR, MONITORING, ROOT_DEVICE, ROOT_DEVICE_TYPE, ReservationItem, SOURCE_DEST_CHECK, StateItem,
+    TENANCY, VIRTUALIZATION, reservations, zone,
+};
 use crate::{actions::Action, caller::Caller, cloud::Cloud, error::Error};
 
 /// Every filter that an instance has a field for.
 const FILTERS: &[Filter<InstanceView>] = &[
-    ("architecture", |_| vec!["x86_64".to_owned()]),
+    ("architecture", |_| vec![ARCHITECTURE.to_owned()]),
     ("availability-zone", |view| vec![zone(view)]),
     ("client-token", |view| view.instance.client_token.iter().cloned().collect()),
     ("dns-name", |view| vec![public_or_private(view)]),
     ("group-id", |view| view.groups.iter().map(|(id, _)| id.to_string()).collect()),
     ("group-name", |view| view.groups.iter().map(|(_, name)| name.to_string()).collect()),
+    ("hypervisor", |_| vec![HYPERVISOR.to_owned()]),
     ("image-id", |view| vec![view.instance.image.to_string()]),
     ("instance-id", |view| vec![view.instance.id.to_string()]),
     ("instance-state-code", |view| vec![view.instance.state.vm.ec2_code().to_string()]),
@@ -32,20 +36,37 @@ const FILTERS: &[Filter<InstanceView>] = &[
     ("key-name", |view| view.instance.key.iter().map(|(name, _)| name.to_string()).collect()),
     ("launch-index", |view| vec![view.instance.launch_index.to_string()]),
     ("launch-time", |view| vec![Timestamp(view.instance.created_at).to_string()]),
+    ("monitoring-state", |_| vec![MONITORING.to_owned()]),
     ("owner-id", |view| vec![view.instance.project.to_string()]),
     ("placement-group-name", |_| vec![]),
+    ("platform", |_| vec![]),
     ("private-dns-name", |view| view.fixed_ip.iter().map(|(address, _)| address.to_string()).collect()),
     ("private-ip-address", |view| view.fixed_ip.iter().map(|(address, _)| address.to_string()).collect()),
+    ("product-code", |_| vec![]),
     ("ramdisk-id", |view| view.instance.ramdisk.iter().map(ToString::to_string).collect()),
     ("reason", |view| view.instance.reason.iter().map(|reason| reason.message.clone()).collect()),
     ("reservation-id", |view| vec![view.instance.reservation.to_string()]),
-    ("root-device-type", |_| vec!["instance-store".to_owned()]),
+    ("root-device-name", |_| vec![ROOT_DEVICE.to_owned()]),
+    ("root-device-type", |_| vec![ROOT_DEVICE_TYPE.to_owned()]),
+    ("source-dest-check", |_| vec![SOURCE_DEST_CHECK.to_string()]),
     ("state-reason-code", |view| view.instance.reason.iter().map(|reason| reason.code.clone()).collect()),
     ("state-reason-message", |view| view.instance.reason.iter().map(|reason| reason.message.clone()).collect()),
     ("tag:Name", |view| view.instance.display_name.iter().cloned().collect()),
     ("tag-key", |view| view.instance.display_name.iter().map(|_| "Name".to_owned()).collect()),
     ("tag-value", |view| view.instance.display_name.iter().cloned().collect()),
-    ("virtualization-type", |_| vec!["hvm".to_owned()]),
+    ("tenancy", |_| vec![TENANCY.to_owned()]),
+    ("virtualization-type", |_| vec![VIRTUALIZATION.to_owned()]),
+];
+
+/// Every filter that an instance's status has a field for; there are no events.
+const STATUS_FILTERS: &[Filter<InstanceView>] = &[
+    ("availability-zone", |view| vec![zone(view)]),
+    ("instance-state-code", |view| vec![view.instance.state.vm.ec2_code().to_string()]),
+    ("instance-state-name", |view| vec![view.instance.state.vm.ec2_name().to_owned()]),
+    ("instance-status.reachability", |view| Summary::of(view.instance.state.vm).reachability()),
+    ("instance-status.status", |view| vec![Summary::of(view.instance.state.vm).status.to_owned()]),
+    ("system-status.reachability", |view| Summary::of(view.instance.state.vm).reachability()),
+    ("system-status.status", |view| vec![Summary::of(view.instance.state.vm).status.to_owned()]),
 ];
 
 fn public_or_private(view: &InstanceView) -> String {
@@ -62,14 +83,19 @@ struct Selection {
 }
 
 impl Selection {
-    fn parse(params: &mut Params, action: &'static str) -> Result<Self, Error> {
+    fn parse(params: &mut Params, action: &'static str, known: &[Filter<InstanceView>]) -> Result<Self, Error> {
         let ids = params.list("InstanceId")?;
-        let filters = Filters::parse(params, FILTERS)?;
+        let filters = Filters::parse(params, known)?;
         Ok(Self { ids, filters, page: Page::parse(params, action)? })
     }
 
-    /// Reads one page of what is selected, in the order of ids.
-    async fn read(&self, caller: &Caller, cloud: &Cloud) -> Result<(Vec<InstanceView>, Option<String>), Error> {
+    /// Reads one page of what is selected and `wanted`, in the order of ids.
+    async fn read(
+        &self,
+        caller: &Caller,
+        cloud: &Cloud,
+        wanted: impl Fn(&InstanceView) -> bool,
+    ) -> Result<(Vec<InstanceView>, Option<String>), Error> {
         let views = describe!(cloud.db, &caller.names(), |conn| -> Error {
             Ok(instances::describe(conn, caller.scope(), &self.ids).await?)
         })?;
@@ -77,7 +103,7 @@ impl Selection {
         if let Some(absent) = self.ids.iter().find(|id| !found.contains(id)) {
             return Err(Error::NoSuchInstance(*absent));
         }
-        let selected = views.into_iter().filter(|view| self.filters.admit(view));
+        let selected = views.into_iter().filter(|view| wanted(view) && self.filters.admit(view));
         Ok(self.page.cut(selected, |view| view.instance.id))
     }
 }
@@ -99,11 +125,11 @@ impl Action for DescribeInstances {
     type Response = DescribeInstancesResponse;
 
     fn parse(params: &mut Params) -> Result<Self, Error> {
-        Selection::parse(params, "DescribeInstances").map(Self)
+        Selection::parse(params, "DescribeInstances", FILTERS).map(Self)
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeInstancesResponse, Error> {
-        let (views, next_token) = self.0.read(caller, cloud).await?;
+        let (views, next_token) = self.0.read(caller, cloud, |_| true).await?;
         Ok(DescribeInstancesResponse { reservation_set: reservations(&views, caller.version).into(), next_token })
     }
 }
@@ -151,6 +177,10 @@ impl Summary {
         let details = (!detail.is_empty()).then_some(Detail { name: "reachability", status: detail });
         Self { status, details: details.into_iter().collect() }
     }
+
+    fn reachability(&self) -> Vec<String> {
+        self.details.iter().map(|detail| detail.status.to_owned()).collect()
+    }
 }
 
 /// The answer to [`DescribeInstanceStatus`].
@@ -167,12 +197,12 @@ impl Action for DescribeInstanceStatus {
 
     fn parse(params: &mut Params) -> Result<Self, Error> {
         let include_all = params.flag("IncludeAllInstances")?;
-        Ok(Self { selection: Selection::parse(params, "DescribeInstanceStatus")?, include_all })
+        Ok(Self { selection: Selection::parse(params, "DescribeInstanceStatus", STATUS_FILTERS)?, include_all })
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeInstanceStatusResponse, Error> {
-        let (views, next_token) = self.selection.read(caller, cloud).await?;
-        let wanted = |view: &&InstanceView| self.include_all || view.instance.state.vm == VmState::Running;
+        let wanted = |view: &InstanceView| self.include_all || view.instance.state.vm == VmState::Running;
+        let (views, next_token) = self.selection.read(caller, cloud, wanted).await?;
         let item = |view: &InstanceView| StatusItem {
             instance_id: view.instance.id.to_string(),
             availability_zone: zone(view),
@@ -181,7 +211,7 @@ impl Action for DescribeInstanceStatus {
             instance_status: Summary::of(view.instance.state.vm),
             events_set: Set::default(),
         };
-        let instance_status_set = views.iter().filter(wanted).map(item).collect();
+        let instance_status_set = views.iter().map(item).collect();
         Ok(DescribeInstanceStatusResponse { instance_status_set, next_token })
     }
 }

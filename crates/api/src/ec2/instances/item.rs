@@ -5,6 +5,16 @@ use nova_types::ProjectId;
 use nova_types::instance::{InstanceView, StateReason};
 use serde::Serialize;
 
+// What is the same of every instance: shown, and filtered by.
+pub(super) const ARCHITECTURE: &str = "x86_64";
+pub(super) const HYPERVISOR: &str = "xen"; // EC2 knows no other word that clients of its time could read
+pub(super) const MONITORING: &str = "disabled";
+pub(super) const ROOT_DEVICE: &str = "/dev/vda";
+pub(super) const ROOT_DEVICE_TYPE: &str = "instance-store";
+pub(super) const SOURCE_DEST_CHECK: bool = true;
+pub(super) const TENANCY: &str = "default";
+pub(super) const VIRTUALIZATION: &str = "hvm";
+
 /// The instances of one launch.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -153,11 +163,11 @@ impl InstanceItem {
             launch_time: Timestamp(instance.created_at),
             placement: PlacementItem {
                 availability_zone: zone(view),
-                tenancy: version.knows_nested_lists().then_some("default"),
+                tenancy: version.knows_nested_lists().then_some(TENANCY),
             },
             kernel_id: instance.kernel.map(|id| id.to_string()),
             ramdisk_id: instance.ramdisk.map(|id| id.to_string()),
-            monitoring: MonitoringItem { state: "disabled" },
+            monitoring: MonitoringItem { state: MONITORING },
             private_ip_address: private,
             ip_address: public,
             display_name: display_name(view),
@@ -173,18 +183,18 @@ impl ModernPart {
         let name = instance.display_name.iter().map(|name| TagItem { key: "Name", value: name.clone() });
         Self {
             state_reason: instance.reason.as_ref().map(ReasonItem::from),
-            architecture: "x86_64",
-            root_device_type: "instance-store",
-            root_device_name: "/dev/vda",
+            architecture: ARCHITECTURE,
+            root_device_type: ROOT_DEVICE_TYPE,
+            root_device_name: ROOT_DEVICE,
             block_device_mapping: Set::default(),
-            virtualization_type: "hvm",
-            hypervisor: "xen",
+            virtualization_type: VIRTUALIZATION,
+            hypervisor: HYPERVISOR,
             client_token: instance.client_token.clone(),
             group_set: groups(view, version),
             network_interface_set: Set::default(),
             tag_set: name.collect(),
             ebs_optimized: false,
-            source_dest_check: true,
+            source_dest_check: SOURCE_DEST_CHECK,
         }
     }
 }
@@ -221,7 +231,8 @@ fn reservation(id: &str, owner: &ProjectId, views: &[&InstanceView], version: Ap
     ReservationItem {
         reservation_id: id.to_owned(),
         owner_id: owner.to_string(),
-        group_set: views.first().map(|view| groups(view, version)).unwrap_or_default(),
+        // An instance that is over has left its groups; the launch had the same for all.
+        group_set: views.iter().map(|view| groups(view, version)).find(|set| !set.is_empty()).unwrap_or_default(),
         instances_set: views.iter().map(|view| InstanceItem::new(view, version)).collect(),
     }
 }

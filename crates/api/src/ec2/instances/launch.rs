@@ -107,7 +107,8 @@ async fn repeated(
         return Err(Error::TokenReused);
     }
     let views = instances::of_reservation(conn, &caller.project, &reservation).await?;
-    Ok(Some(views).filter(|views| !views.is_empty()))
+    // Tokens are remembered for longer than terminated instances are shown.
+    if views.is_empty() { Err(Error::TokenSpent) } else { Ok(Some(views)) }
 }
 
 async fn check(conn: &mut Conn, request: &RunInstances, caller: &Caller, cloud: &Cloud) -> Result<Checked, Error> {

@@ -50,13 +50,13 @@ impl Action for RunInstances {
             image: params.required("ImageId")?,
             least,
             most,
-            kernel: some(params.take("KernelId")?),
-            ramdisk: params.take("RamdiskId")?,
-            flavor: some(params.take("InstanceType")?),
-            key: params.take("KeyName")?,
+            kernel: params.given("KernelId")?,
+            ramdisk: params.given("RamdiskId")?,
+            flavor: params.given("InstanceType")?,
+            key: params.given("KeyName")?,
             groups: groups(params)?,
             user_data: user_data(params)?,
-            zone: some(params.take("Placement.AvailabilityZone")?),
+            zone: params.given("Placement.AvailabilityZone")?,
             display_name: text(params, "DisplayName")?.or(name_tag),
             display_description: text(params, "DisplayDescription")?,
             client_token: text(params, "ClientToken")?,
@@ -68,14 +68,8 @@ impl Action for RunInstances {
     }
 }
 
-/// An empty text is an absent one: clients of 2010 send both.
-fn some(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
-}
-
 fn text(params: &mut Params, name: &'static str) -> Result<Option<String>, Error> {
-    let text = some(params.take(name)?);
-    match text {
+    match params.given::<String>(name)? {
         Some(long) if long.chars().count() > MOST_TEXT => {
             Err(params.malformed(name, long, "at most 255 characters").into())
         }
@@ -92,7 +86,7 @@ fn groups(params: &mut Params) -> Result<Vec<GroupRef>, Error> {
 
 /// Decodes user data. Line breaks inside the base64 are fine; anything else that is not base64 is the client's error.
 fn user_data(params: &mut Params) -> Result<Option<Vec<u8>>, Error> {
-    let Some(sent) = some(params.take("UserData")?) else { return Ok(None) };
+    let Some(sent) = params.given::<String>("UserData")? else { return Ok(None) };
     let base64: String = sent.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     let decoded = base64::engine::general_purpose::STANDARD.decode(base64).map_err(|_| Error::UserDataNotBase64)?;
     if decoded.len() > MOST_USER_DATA {
@@ -113,10 +107,10 @@ fn name_tag(params: &mut Params) -> Result<Option<String>, Error> {
             if key != "Name" {
                 return Err(tag.malformed("Key", key, "Name, the only tag that is kept"));
             }
-            tag.take::<String>("Value")
+            tag.given::<String>("Value")
         })
     })?;
-    Ok(some(specifications.into_iter().flatten().flatten().next()))
+    Ok(specifications.into_iter().flatten().flatten().next())
 }
 
 /// What modern clients send by habit is taken if it asks for what is so anyway, and refused if it asks for more.
@@ -166,7 +160,7 @@ mod tests {
     fn a_request_of_2010_and_one_of_today_ask_for_the_same() {
         let old = parse(
             "ImageId=ami-00000003&MinCount=1&MaxCount=2&KeyName=k&SecurityGroup.1=default&InstanceType=m1.tiny\
-             &AddressingType=public&UserData=aGk%3D&KernelId=&Placement.AvailabilityZone=nova",
+             &AddressingType=public&UserData=aGk%3D&KernelId=&RamdiskId=&Placement.AvailabilityZone=nova",
         )
         .unwrap();
         let new = parse(
@@ -176,6 +170,8 @@ mod tests {
         .unwrap();
         assert_eq!(format!("{old:?}"), format!("{new:?}"));
         assert_eq!(old.user_data.as_deref(), Some(&b"hi"[..]));
+        let bare = parse("ImageId=ami-00000003&MaxCount=1&KeyName=&InstanceType=&UserData=&DisplayName=&ClientToken=");
+        assert_eq!(format!("{:?}", bare.unwrap()), format!("{:?}", parse("ImageId=ami-00000003").unwrap()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use nova_bus::{Bus as _, Subscription};
 use nova_db::dev::proxy::{Commit, Proxy};
-use nova_db::{Db, Engine, Options, images, services};
+use nova_db::{Db, Engine, Options, images, instances, services};
 use nova_types::image::{DiskFormat, NewImage};
 use nova_types::{ImageId, ImageKind};
 use nova_wire::Topic;
@@ -105,6 +105,68 @@ async fn an_old_client_sees_no_item_inside_an_instance() {
 }
 
 #[tokio::test]
+async fn what_an_instance_shows_it_is_found_by() {
+    let (cloud, image) = cloud().await;
+    let joe = cloud.joe();
+    joe.call(&format!("RunInstances ImageId={image} InstanceType=m1.tiny DisplayName=web")).await;
+    let found = async |filter: &str, value: &str| {
+        let call = format!("DescribeInstances Filter.1.Name={filter} Filter.1.Value.1={value}");
+        let answer = joe.call(&call).await;
+        assert_eq!(answer.outcome(), "200", "{call}: {}", answer.body);
+        answer.texts("instanceId").len()
+    };
+    for (filter, value) in [
+        ("architecture", "x86_64"),
+        ("hypervisor", "xen"),
+        ("monitoring-state", "disabled"),
+        ("root-device-name", "/dev/vda"),
+        ("root-device-type", "instance-store"),
+        ("source-dest-check", "true"),
+        ("tag:Name", "w?b"),
+        ("tenancy", "default"),
+        ("virtualization-type", "hvm"),
+    ] {
+        assert_eq!(found(filter, value).await, 1, "{filter}={value}");
+        assert_eq!(found(filter, "nonsense").await, 0, "{filter}");
+    }
+    for filter in ["platform", "product-code"] {
+        assert_eq!(found(filter, "*").await, 0, "{filter}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_is_found_by_what_it_says() {
+    let (cloud, image) = cloud().await;
+    let joe = cloud.joe();
+    joe.call(&format!("RunInstances ImageId={image} InstanceType=m1.tiny")).await;
+    for (filter, value, wanted) in [
+        ("instance-state-name", "pending", 1),
+        ("instance-status.status", "initializing", 1),
+        ("instance-status.status", "ok", 0),
+        ("system-status.status", "init*", 1),
+        ("instance-status.reachability", "initializing", 1),
+        ("system-status.reachability", "passed", 0),
+    ] {
+        let filter = format!("Filter.1.Name={filter} Filter.1.Value.1={value}");
+        let answer = joe.call(&format!("DescribeInstanceStatus IncludeAllInstances=true {filter}")).await;
+        assert_eq!((answer.outcome().as_str(), answer.texts("instanceId").len()), ("200", wanted), "{filter}");
+    }
+    let other = joe.call("DescribeInstanceStatus Filter.1.Name=image-id Filter.1.Value.1=x").await;
+    assert_eq!(other.outcome(), "400 InvalidParameterValue", "a status has no image");
+}
+
+#[tokio::test]
+async fn a_page_of_statuses_is_full_whatever_does_not_run() {
+    let (cloud, image) = cloud().await;
+    let joe = cloud.joe();
+    joe.call(&format!("RunInstances ImageId={image} InstanceType=m1.tiny MinCount=7 MaxCount=7")).await;
+    let first = joe.call("DescribeInstanceStatus MaxResults=5").await;
+    assert_eq!((first.texts("instanceId").len(), first.text("nextToken")), (0, None), "none of them runs");
+    let all = joe.call("DescribeInstanceStatus MaxResults=5 IncludeAllInstances=true").await;
+    assert_eq!((all.texts("instanceId").len(), all.text("nextToken").is_some()), (5, true));
+}
+
+#[tokio::test]
 async fn quota_is_a_limit_whatever_the_counts() {
     let (cloud, image) = cloud().await;
     let joe = cloud.joe();
@@ -124,6 +186,36 @@ async fn a_client_token_is_one_launch_however_often_it_is_sent() {
     assert_eq!(first.text("reservationId"), second.text("reservationId"));
     assert_eq!(joe.call(&format!("{run} MaxCount=2 MinCount=1")).await.outcome(), "400 IdempotentParameterMismatch");
     assert_eq!(joe.call("DescribeInstances").await.texts("instanceId").len(), 1);
+}
+
+/// Ends an instance as its host would.
+async fn end(cloud: &TestCloud, id: &str) {
+    assert_eq!(cloud.joe().call(&format!("TerminateInstances InstanceId.1={id}")).await.outcome(), "200");
+    let id = id.parse().unwrap();
+    let mut conn = cloud.db.write().await.unwrap();
+    let epoch = instances::describe(&mut conn, None, &[id]).await.unwrap()[0].instance.epoch;
+    instances::finish_terminate(&mut conn, id, epoch, 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_token_outlives_its_instances() {
+    let (cloud, image) = cloud().await;
+    let run = format!("RunInstances ImageId={image} InstanceType=m1.tiny ClientToken=once");
+    cloud.joe().call(&run).await;
+    end(&cloud, "i-00000001").await;
+    assert_eq!(cloud.joe().call(&run).await.texts("name"), ["terminated"]);
+    // What is over a while is no longer shown.
+    instances::expire(&mut cloud.db.write().await.unwrap(), -60).await.unwrap();
+    assert_eq!(cloud.joe().call(&run).await.outcome(), "400 IdempotentInstanceTerminated");
+}
+
+#[tokio::test]
+async fn a_reservation_keeps_its_groups_when_its_first_instance_is_over() {
+    let (cloud, image) = cloud().await;
+    cloud.joe().call(&format!("RunInstances ImageId={image} InstanceType=m1.tiny MinCount=2 MaxCount=2")).await;
+    end(&cloud, "i-00000001").await;
+    let old = cloud.joe().version("2009-11-30").call("DescribeInstances").await;
+    assert_eq!((old.texts("name"), old.texts("groupId")), (vec!["terminated", "pending"], vec!["default"]));
 }
 
 #[tokio::test]
@@ -206,6 +298,14 @@ async fn images_are_shown_to_those_who_may_launch_them() {
     assert_eq!(joe.call(&format!("DescribeImages ImageId.1={image}")).await.texts("imageId"), [image.as_str()]);
     assert!(joe.call("DescribeImages Owner.1=self").await.texts("imageId").is_empty());
     assert_eq!(joe.call("DescribeImages ImageId.1=ami-0000ffff").await.outcome(), "400 InvalidAMIID.NotFound");
+    for (filter, value, wanted) in [
+        ("root-device-name", "/dev/vda", vec!["machine"]),
+        ("creation-date", "20*", vec!["machine", "kernel"]),
+        ("state-reason-code", "*", vec![]),
+    ] {
+        let shown = joe.call(&format!("DescribeImages Filter.1.Name={filter} Filter.1.Value.1={value}")).await;
+        assert_eq!(shown.texts("imageType"), wanted, "{filter}");
+    }
 }
 
 #[tokio::test]

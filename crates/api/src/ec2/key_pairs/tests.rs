@@ -100,7 +100,7 @@ async fn what_cannot_be_is_refused_with_the_code_clients_look_for() {
         ("CreateKeyPair KeyName=a KeyFormat=ppk", "400 InvalidParameterValue"),
         ("CreateKeyPair KeyName=acme-vpn", "400 InvalidParameterValue"),
         ("ImportKeyPair KeyName=b", "400 MissingParameter"),
-        ("ImportKeyPair KeyName=b PublicKeyMaterial=nonsense", "400 InvalidKey.Format"),
+        ("ImportKeyPair KeyName=b PublicKeyMaterial=nonsense", "400 InvalidKeyPair.Format"),
         ("DescribeKeyPairs KeyName.1=taken KeyName.2=other", "400 InvalidKeyPair.NotFound"),
         ("DescribeKeyPairs KeyPairId.1=key-00000063", "400 InvalidKeyPair.NotFound"),
         ("DescribeKeyPairs KeyPairId.1=taken", "400 InvalidKeyPairId.Malformed"),

@@ -1,6 +1,6 @@
 //! `DescribeSecurityGroups`.
 
-use nova_aws::{Filter, Filters, Page, Params, Set};
+use nova_aws::{ApiVersion, Filter, Filters, Page, Params, Set};
 use nova_db::security_groups::{self, GroupRef};
 use nova_db::{describe, transaction};
 use nova_types::rule::{Source, Traffic};
@@ -35,7 +35,9 @@ struct GroupItem {
     group_name: String,
     group_description: String,
     ip_permissions: Set<PermissionItem>,
-    ip_permissions_egress: Set<PermissionItem>,
+    /// Nothing is refused on the way out. Left out, as `ipv6Ranges` is, for clients older than these lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip_permissions_egress: Option<Set<PermissionItem>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -84,8 +86,14 @@ const FILTERS: &[Filter<SecurityGroup>] = &[
     ("owner-id", |group| vec![group.project.to_string()]),
     ("ip-permission.cidr", |group| {
         of_rules(group, |granted| match granted.rule.source {
-            Source::Range(range) => Some(range.to_string()),
-            Source::Group(_) => None,
+            Source::Range(range) if range.addr().is_ipv4() => Some(range.to_string()),
+            Source::Range(_) | Source::Group(_) => None,
+        })
+    }),
+    ("ip-permission.ipv6-cidr", |group| {
+        of_rules(group, |granted| match granted.rule.source {
+            Source::Range(range) if range.addr().is_ipv6() => Some(range.to_string()),
+            Source::Range(_) | Source::Group(_) => None,
         })
     }),
     ("ip-permission.protocol", |group| of_rules(group, |granted| Some(granted.rule.traffic.protocol().to_owned()))),
@@ -129,7 +137,8 @@ impl Action for DescribeSecurityGroups {
             |group: &SecurityGroup| self.wanted.is_empty() || self.wanted.iter().any(|wanted| is(group, wanted));
         let selected = groups.into_iter().filter(|group| named(group) && self.filters.admit(group));
         let (groups, next_token) = self.page.cut(selected, |group| group.id);
-        Ok(DescribeSecurityGroupsResponse { security_group_info: groups.iter().map(item).collect(), next_token })
+        let items = groups.iter().map(|group| item(group, caller.version));
+        Ok(DescribeSecurityGroupsResponse { security_group_info: items.collect(), next_token })
     }
 }
 
@@ -148,29 +157,38 @@ pub(super) fn spelled(group: &GroupRef) -> String {
     }
 }
 
-fn item(group: &SecurityGroup) -> GroupItem {
+fn item(group: &SecurityGroup, version: ApiVersion) -> GroupItem {
     GroupItem {
         owner_id: group.project.to_string(),
         group_id: group.id.to_string(),
         group_name: group.name.to_string(),
         group_description: group.description.clone(),
-        ip_permissions: permissions(&group.rules).into(),
-        ip_permissions_egress: Set::default(),
+        ip_permissions: permissions(&group.rules, version).into(),
+        ip_permissions_egress: version.knows_nested_lists().then(Set::default),
     }
 }
 
 /// One item for each kind of traffic, with all who may send it: as EC2 shows rules.
-fn permissions(rules: &[GrantedRule]) -> Vec<PermissionItem> {
+///
+/// A client of 1.x reads every `<item>` in a permission as an IPv4 range or a group, so it is not shown those of IPv6.
+fn permissions(rules: &[GrantedRule], version: ApiVersion) -> Vec<PermissionItem> {
+    let shown = |granted: &&GrantedRule| version.knows_nested_lists() || !is_ipv6(granted);
+    let rules: Vec<&GrantedRule> = rules.iter().filter(shown).collect();
+
     let mut kinds: Vec<Traffic> = Vec::new();
-    for granted in rules {
+    for granted in &rules {
         if !kinds.contains(&granted.rule.traffic) {
             kinds.push(granted.rule.traffic);
         }
     }
     kinds
         .into_iter()
-        .map(|kind| permission(kind, rules.iter().filter(|granted| granted.rule.traffic == kind)))
+        .map(|kind| permission(kind, rules.iter().copied().filter(|granted| granted.rule.traffic == kind)))
         .collect()
+}
+
+fn is_ipv6(granted: &GrantedRule) -> bool {
+    matches!(granted.rule.source, Source::Range(range) if range.addr().is_ipv6())
 }
 
 fn permission<'a>(traffic: Traffic, rules: impl Iterator<Item = &'a GrantedRule>) -> PermissionItem {

@@ -46,6 +46,42 @@ async fn rules_are_shown_by_kind_with_all_their_sources() {
 }
 
 #[tokio::test]
+async fn a_client_of_2010_sees_only_what_its_parser_bears() {
+    let cloud = TestCloud::start().await;
+    let joe = cloud.joe();
+    let rule = "IpPermissions.1.IpProtocol=tcp IpPermissions.1.FromPort=80 IpPermissions.1.ToPort=80";
+    let ranges = "IpPermissions.1.IpRanges.1.CidrIp=10.0.0.0/8 IpPermissions.1.Ipv6Ranges.1.CidrIpv6=::/0";
+    let call = format!("AuthorizeSecurityGroupIngress GroupName=default {rule} {ranges}");
+    assert_eq!(joe.call(&call).await.outcome(), "200");
+    let new = joe.call("DescribeSecurityGroups").await;
+    assert_eq!((new.texts("cidrIp"), new.texts("cidrIpv6")), (vec!["10.0.0.0/8"], vec!["::/0"]));
+    for version in ["2009-04-04", "2009-11-30", "2010-08-31"] {
+        let old = cloud.joe().version(version).call("DescribeSecurityGroups").await;
+        assert_eq!((old.texts("cidrIp"), old.texts("cidrIpv6")), (vec!["10.0.0.0/8"], vec![]), "{version}");
+        assert!(!old.body.contains("ipPermissionsEgress") && !old.body.contains("ipv6Ranges"), "{}", old.body);
+    }
+}
+
+#[tokio::test]
+async fn groups_are_found_by_the_ranges_of_their_rules() {
+    let cloud = TestCloud::start().await;
+    let joe = cloud.joe();
+    joe.call("CreateSecurityGroup GroupName=web GroupDescription=x").await;
+    for (group, range) in [("default", "10.0.0.0/8"), ("web", "2001:db8::/32")] {
+        let call = format!("AuthorizeSecurityGroupIngress GroupName={group} IpProtocol=-1 CidrIp={range}");
+        assert_eq!(joe.call(&call).await.outcome(), "200", "{call}");
+    }
+    for (filter, value, wanted) in [
+        ("ip-permission.cidr", "10.*", vec!["default"]),
+        ("ip-permission.cidr", "2001:*", vec![]),
+        ("ip-permission.ipv6-cidr", "2001:*", vec!["web"]),
+    ] {
+        let shown = joe.call(&format!("DescribeSecurityGroups Filter.1.Name={filter} Filter.1.Value.1={value}")).await;
+        assert_eq!(shown.texts("groupName"), wanted, "{filter}={value}");
+    }
+}
+
+#[tokio::test]
 async fn a_rule_is_there_once_and_goes_once() {
     let cloud = TestCloud::start().await;
     let joe = cloud.joe();
