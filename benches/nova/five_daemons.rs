@@ -18,7 +18,9 @@ use counts::Counts;
 
 pub(crate) use roles::run as run_as;
 
-const HOSTS: [u16; 3] = [1, 100, 1_000];
+const FEWEST: u16 = 1;
+const SOME: u16 = 100;
+const MOST: u16 = 1_000;
 const COMMITS: u32 = 200;
 const IDLE: Duration = Duration::from_secs(8);
 /// After this many, memory is measured again.
@@ -37,22 +39,15 @@ pub(crate) async fn bench() -> anyhow::Result<()> {
     let disk = Special { on_disk: true, ..Special::default() };
     let Some(broker) = OwnRabbit::start("bench", disk) else { return Ok(()) };
     let quick = std::env::args().any(|arg| arg == "--quick");
-    let clouds: Vec<(Engine, u16)> = if quick {
-        vec![(Engine::MySql, 100)]
-    } else {
-        HOSTS.iter().map(|hosts| (Engine::MySql, *hosts)).chain([(Engine::Postgres, 100)]).collect()
-    };
-    for (place, (engine, hosts)) in clouds.into_iter().enumerate() {
+    let all = [(Engine::MySql, FEWEST), (Engine::MySql, SOME), (Engine::MySql, MOST), (Engine::Postgres, SOME)];
+    let clouds = if quick { &all[1..2] } else { &all[..] };
+    for (place, (engine, hosts)) in clouds.iter().copied().enumerate() {
         let Some(mut five) = Five::start(programs.as_deref(), &broker, (engine, place, hosts)).await? else { continue };
         println!(" {engine:?}, {hosts} hosts");
-        let launched = measure(&five, &broker).await?;
-        if engine == Engine::MySql && hosts == HOSTS[HOSTS.len() - 1] {
-            grow(&five, launched).await?;
-        }
-        if engine == Engine::MySql && hosts == HOSTS[0] {
-            starts(&mut five).await?;
-        }
+        let measured = measure(&mut five, &broker, (engine, hosts)).await;
+        // What a daemon logged says why, if it went wrong.
         five.stop().await?;
+        measured?;
     }
     Ok(())
 }
@@ -62,8 +57,17 @@ fn programs() -> Option<PathBuf> {
     std::env::var_os("NOVA_BINS").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
-/// Measures a cloud, and returns how many instances it has then.
-async fn measure(five: &Five, broker: &OwnRabbit) -> anyhow::Result<u32> {
+async fn measure(five: &mut Five, broker: &OwnRabbit, (engine, hosts): (Engine, u16)) -> anyhow::Result<()> {
+    let launched = launch(five, broker).await?;
+    match (engine, hosts) {
+        (Engine::MySql, FEWEST) => starts(five).await,
+        (Engine::MySql, MOST) => grow(five, launched).await,
+        _ => Ok(()),
+    }
+}
+
+/// Launches in several ways, and returns how many instances there are then.
+async fn launch(five: &Five, broker: &OwnRabbit) -> anyhow::Result<u32> {
     resident(five, "idle", MOST_RESIDENT[0])?;
     let idle = idle(five, broker).await?;
     let target = five.target();

@@ -7,7 +7,7 @@ use serde::ser::{self, Impossible, Serialize};
 
 /// What a type asks for that has no form in XML.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfit {
+pub(super) enum Unfit {
     /// A kind of value, such as a list of lists.
     #[error("{0} has no form in XML")]
     Kind(&'static str),
