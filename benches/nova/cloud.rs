@@ -18,6 +18,7 @@ use nova_types::Clock;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::launches::Target;
 use crate::tenant::{self, Tenant};
 
 /// The daemons, and what they work on.
@@ -48,6 +49,9 @@ pub(crate) const FLAGS: &[&str] = &[
     "--s3_listen_port=0",
 ];
 
+/// How large the network is: there are 4,000 addresses.
+const PREFIX: u8 = 20;
+
 impl Cloud {
     /// Starts the API alone: rows stay as the bench puts them.
     pub(crate) async fn start_api() -> anyhow::Result<Self> {
@@ -58,7 +62,7 @@ impl Cloud {
         let db = Db::open(config.database.sql_connection.expose(), &Options::default()).await?;
         db.migrate().await?;
         let secrets = SecretBox::in_memory()?;
-        let tenant = tenant::create(&db, &secrets).await?;
+        let tenant = tenant::create(&db, &secrets, PREFIX).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let mut cloud = Self {
             db,
@@ -109,6 +113,11 @@ impl Cloud {
             daemon.wait().await;
         }
         Ok(cloud)
+    }
+
+    /// The cloud as what launches are for.
+    pub(crate) fn target(&self) -> Target<'_> {
+        Target { db: &self.db, address: self.address, image: self.tenant.image }
     }
 
     /// Where SQLite counts the commits of the database: its shared memory, whose third word they are.

@@ -8,9 +8,12 @@ mod client;
 mod cloud;
 mod combined;
 mod describe_instances;
+mod five_daemons;
 mod fixed_addresses;
+mod launches;
 mod log;
 mod measure;
+mod process;
 mod run_instances;
 mod signatures;
 mod start;
@@ -29,6 +32,12 @@ fn main() -> anyhow::Result<ExitCode> {
     {
         let ended = runtime.block_on(combined::run(flags));
         return Ok(nova_service::finish(CombinedConfig::BINARY, ended));
+    }
+    if let [name, flags @ ..] = &*args
+        && let Some(ended) = runtime.block_on(five_daemons::run_as(name, flags))
+    {
+        ended?;
+        return Ok(ExitCode::SUCCESS);
     }
     if !args.iter().any(|arg| arg == "--bench") {
         println!("These take minutes and check nothing: run them with cargo bench.");
@@ -65,6 +74,9 @@ async fn run_all(wanted: &[&str]) -> anyhow::Result<()> {
     }
     if is_wanted("fixed_addresses") {
         fixed_addresses::bench().await?;
+    }
+    if is_wanted("five_daemons") {
+        five_daemons::bench().await?;
     }
     if is_wanted("start") {
         start::bench().await?;

@@ -9,7 +9,7 @@ use nova_identity::SecretBox;
 
 use crate::client::Client;
 use crate::cloud::FLAGS;
-use crate::combined::{Combined, binary};
+use crate::combined::{self, binary};
 use crate::measure::Sample;
 use crate::tenant::{self, Tenant};
 
@@ -18,6 +18,7 @@ const STARTS: usize = 15;
 const REST: Duration = Duration::from_secs(1);
 const LAUNCHES: usize = 1_000;
 const AT_ONCE: usize = 50;
+const PREFIX: u8 = 20;
 const MOST_TO_READY: Duration = Duration::from_millis(150);
 const MOST_RESIDENT: u64 = 60 << 20;
 
@@ -33,7 +34,7 @@ pub(crate) async fn bench() -> anyhow::Result<()> {
 
     let (mut ready, mut stopped) = (Sample::default(), Sample::default());
     for _ in 0..STARTS {
-        let (combined, took) = Combined::start(state, &flags).await?;
+        let (combined, took) = combined::start(state, &flags).await?;
         ready.push(took);
         stopped.push(combined.stop().await?);
     }
@@ -41,7 +42,7 @@ pub(crate) async fn bench() -> anyhow::Result<()> {
     println!("  {:<34} {ready}  = {:.2} × the bound", "exec to ready", ready.ratio(MOST_TO_READY));
     println!("  {:<34} {stopped}", "SIGTERM to its end");
 
-    let (combined, _) = Combined::start(state, &flags).await?;
+    let (combined, _) = combined::start(state, &flags).await?;
     tokio::time::sleep(REST).await;
     print_resident("resident, idle", combined.resident()?);
     let mut client = Client::connect(address).await?;
@@ -64,7 +65,7 @@ async fn fill(state: &Path) -> anyhow::Result<Tenant> {
     let url = format!("sqlite:///{}", state.join("nova.sqlite").display());
     let db = Db::open(&url, &Options::default()).await?;
     db.migrate().await?;
-    let tenant = tenant::create(&db, &secrets).await?;
+    let tenant = tenant::create(&db, &secrets, PREFIX).await?;
     db.close().await;
     Ok(tenant)
 }

@@ -21,8 +21,8 @@ pub(crate) struct Tenant {
     pub(crate) network: NetworkId,
 }
 
-/// Creates all of it in a database that is migrated and empty.
-pub(crate) async fn create(db: &Db, secrets: &SecretBox) -> anyhow::Result<Tenant> {
+/// Creates all of it in a database that is migrated and empty; the network is `10.0.0.0/prefix`.
+pub(crate) async fn create(db: &Db, secrets: &SecretBox, prefix: u8) -> anyhow::Result<Tenant> {
     let (user, project): (UserId, ProjectId) = ("joe".parse()?, "acme".parse()?);
     let sealed_secret = secrets.seal(user.as_str(), &Secret::new(SECRET))?;
     let joe = User { id: user.clone(), access_key: "joe-key".to_owned(), sealed_secret, is_admin: false };
@@ -50,7 +50,7 @@ pub(crate) async fn create(db: &Db, secrets: &SecretBox) -> anyhow::Result<Tenan
     let stored = Stored { sha256: &"0".repeat(64), size_bytes: 1 << 20, virtual_size_bytes: 1 << 20 };
     images::available(&mut conn, image, stored).await?;
     drop(conn);
-    let network = fixtures::flat_network(db, 20).await;
+    let network = fixtures::flat_network(db, prefix).await;
     Ok(Tenant { project, user, image, network })
 }
 

@@ -77,6 +77,8 @@ pub struct Special<'a> {
     pub tls: Option<(&'a str, &'a str)>,
     /// It believes that its disk is full, and takes no messages.
     pub full_disk: bool,
+    /// It keeps its data where temporary files are, which is a disk, and not in memory.
+    pub on_disk: bool,
 }
 
 /// A broker of a test's own, which ends when this is dropped.
@@ -100,7 +102,32 @@ impl OwnRabbit {
 
     /// A place in it.
     pub fn place(&self) -> Place {
-        Place { port: self.server().port, virtual_host: "t0".to_owned() }
+        self.place_number(0)
+    }
+
+    /// One of its places.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn place_number(&self, number: usize) -> Place {
+        assert!(number < VIRTUAL_HOSTS, "there are {VIRTUAL_HOSTS} virtual hosts");
+        Place { port: self.server().port, virtual_host: format!("t{number}") }
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.server().pid()
+    }
+
+    /// How many messages it took from clients since it started. Takes a second to ask.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn messages(&self) -> u64 {
+        const RECEIVED: &str =
+            "lists:sum([N || #{messages_received_total := N} <- maps:values(rabbit_global_counters:overview())]).";
+        let answer = self.server().evaluate(RECEIVED).unwrap_or_else(|error| panic!("asking RabbitMQ: {error}"));
+        answer.parse().unwrap_or_else(|error| panic!("RabbitMQ said {answer:?}: {error}"))
     }
 
     /// Where it listens, on 127.0.0.1.

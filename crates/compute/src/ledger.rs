@@ -136,6 +136,11 @@ async fn write_one(db: &Db, outcome: Outcome, quarantine_seconds: i32) -> Result
 }
 
 async fn write_together(db: &Db, outcomes: &[Outcome], quarantine_seconds: i32) -> Result<Vec<bool>, DbError> {
+    if let [only @ Outcome::Moved { .. }] = outcomes
+        && let Some(written) = write_alone(db, only, quarantine_seconds).await?
+    {
+        return Ok(vec![written]);
+    }
     let points: Vec<[Point; 2]> = outcomes.iter().filter_map(Outcome::points).collect();
     let written = transaction!(db, |tx| {
         let mut results = vec![true; outcomes.len()];
@@ -157,6 +162,27 @@ async fn write_together(db: &Db, outcomes: &[Outcome], quarantine_seconds: i32) 
         points.iter().for_each(|[_, recorded]| hit(*recorded));
     }
     written
+}
+
+/// One outcome that is one statement needs no transaction around it. `None` when it lost against others, or nobody knows:
+/// it is safe to write it again, for a row that has moved on stays as it is.
+async fn write_alone(db: &Db, outcome: &Outcome, quarantine_seconds: i32) -> Result<Option<bool>, DbError> {
+    let points = outcome.points();
+    if let Some([recording, _]) = points {
+        hit(recording);
+    }
+    let written = async { outcome.write(&mut db.write().await?, quarantine_seconds).await }.await;
+    match written {
+        Ok(()) => {
+            if let Some([_, recorded]) = points {
+                hit(recorded);
+            }
+            Ok(Some(true))
+        }
+        Err(DbError::Stale(_) | DbError::NotFound(_)) => Ok(Some(false)),
+        Err(error) if error.is_retryable() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Instances that come from the same state to the same other.

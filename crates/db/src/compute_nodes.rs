@@ -129,6 +129,52 @@ pub async fn claim(conn: &mut Conn, host: &HostName, demand: Demand) -> Result<b
     conn.execute(CLAIM, &args).await.map(|rows| rows > 0)
 }
 
+/// Takes of each host what is said with it, where it still fits. Returns the hosts that had room, by name; they stay locked
+/// until the transaction ends. The hosts must all be different.
+///
+/// Call it inside a transaction.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn claim_all(conn: &mut Conn, wanted: &[(&HostName, Demand)]) -> Result<Vec<HostName>, DbError> {
+    let names: Vec<String> = wanted.iter().map(|(host, _)| host.to_string()).collect();
+    let rows = conn.all(LOCK, &[names.into()]).await?;
+    let mut alike: Vec<(Demand, Vec<HostName>)> = Vec::new();
+    for row in &rows {
+        let host: HostName = row.parse("host")?;
+        let Some((_, demand)) = wanted.iter().find(|(wanted, _)| **wanted == host) else { continue };
+        if !has_room(row, *demand)? {
+            continue;
+        }
+        match alike.iter_mut().find(|(known, _)| known == demand) {
+            Some((_, hosts)) => hosts.push(host),
+            None => alike.push((*demand, vec![host])),
+        }
+    }
+    let mut claimed = Vec::with_capacity(rows.len());
+    for (demand, mut hosts) in alike {
+        let names: Vec<String> = hosts.iter().map(HostName::to_string).collect();
+        let args = [demand.memory_mb.into(), demand.vcpus.into(), demand.local_gb.into(), names.into()];
+        conn.execute(TAKE, &args).await?;
+        claimed.append(&mut hosts);
+    }
+    claimed.sort_unstable();
+    Ok(claimed)
+}
+
+fn has_room(row: &Row, demand: Demand) -> Result<bool, DbError> {
+    let mut fits = true;
+    for (offered, used, wanted) in [
+        ("memory_mb", "memory_mb_used", demand.memory_mb),
+        ("vcpus", "vcpus_used", demand.vcpus),
+        ("local_gb", "local_gb_used", demand.local_gb),
+    ] {
+        let (offered, used): (i64, i64) = (row.narrow(offered)?, row.narrow(used)?);
+        fits &= wanted == 0 || used + i64::from(wanted) <= offered;
+    }
+    Ok(fits)
+}
+
 /// Gives back what [`claim`] took.
 ///
 /// # Errors
@@ -231,6 +277,13 @@ const CLAIM: &str = "update compute_nodes set memory_mb_used = memory_mb_used + 
      and (? = 0 or memory_mb_used + ? <= memory_mb) and (? = 0 or vcpus_used + ? <= vcpus) \
      and (? = 0 or local_gb_used + ? <= local_gb) and not exists (select 1 from services s \
      where s.host = compute_nodes.host and s.\"binary\" = 'nova-compute' and s.disabled = true and s.deleted = false)";
+// In the order of names, so that two who take of several hosts do not wait for each other in a circle.
+const LOCK: &str = "select host, memory_mb, memory_mb_used, vcpus, vcpus_used, local_gb, local_gb_used from compute_nodes \
+     where host in (?..) and deleted = false and not exists (select 1 from services s \
+     where s.host = compute_nodes.host and s.\"binary\" = 'nova-compute' and s.disabled = true and s.deleted = false) \
+     order by host {for_update}";
+const TAKE: &str = "update compute_nodes set memory_mb_used = memory_mb_used + ?, vcpus_used = vcpus_used + ?, \
+     local_gb_used = local_gb_used + ?, updated_at = {now} where host in (?..) and deleted = false";
 // Never below nothing: a counter that was wrong must not make room that is not there.
 const RELEASE: &str = "update compute_nodes set \
      memory_mb_used = case when memory_mb_used > ? then memory_mb_used - ? else 0 end, \

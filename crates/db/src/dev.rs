@@ -136,6 +136,28 @@ pub async fn on(engine: crate::dialect::Engine) -> Option<(TestDb, String)> {
     Some((made, url))
 }
 
+/// A database on a server that keeps its data on a disk and syncs each commit, as an installation's does; for benches.
+#[derive(Debug)]
+pub struct Durable {
+    /// The database, migrated and empty.
+    pub db: Db,
+    /// What daemons are told to come here.
+    pub url: String,
+    /// The server's process.
+    pub pid: u32,
+}
+
+/// A fresh database on the durable server of `engine`, which starts with the first. `None` where it is not installed.
+///
+/// # Panics
+/// When it cannot be made.
+pub async fn on_durable(engine: crate::dialect::Engine) -> Option<Durable> {
+    let server = servers::durable(engine)?;
+    let (made, url) = create(server).await;
+    made.migrate().await.unwrap_or_else(|error| panic!("migrating {engine:?}: {error:?}"));
+    Some(Durable { db: made.db, url, pid: server.pid })
+}
+
 async fn open(url: &str) -> Db {
     let options = Options { max_connections: 16, ..Options::default() };
     Db::open(url, &options).await.unwrap_or_else(|error| panic!("opening {url}: {error:?}"))

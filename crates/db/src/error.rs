@@ -176,6 +176,14 @@ impl DbError {
         matches!(self, Self::Conflict(_) | Self::Unavailable(_))
     }
 
+    /// Whether MySQL does not know what a statement says.
+    pub(crate) fn is_syntax(&self) -> bool {
+        let Self::Sql(error) = self else { return false };
+        let refusal = error.as_database_error();
+        let mysql = refusal.and_then(|refusal| refusal.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>());
+        mysql.is_some_and(|refusal| refusal.number() == 1064)
+    }
+
     /// Whether a server refused to write because it is a replica, or became one.
     pub(crate) fn means_read_only(error: &sqlx::Error) -> bool {
         let Some(refusal) = error.as_database_error() else { return false };

@@ -12,8 +12,8 @@ mod tests;
 use nova_types::instance::Instance;
 use nova_types::state::State;
 
-pub use change::{apply, apply_all, place, request};
-pub use create::{create, insert_batch};
+pub use change::{apply, apply_all, place, place_all, request, waiting};
+pub use create::{create, insert_batch, macs_in_use};
 pub use evacuate::{Evacuated, evacuate};
 pub use finish::{Released, cleaned, expire, fail, finish_terminate};
 pub use read::{

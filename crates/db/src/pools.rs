@@ -18,6 +18,9 @@ use crate::target::Target;
 /// How long to wait for a replica before the primary is asked.
 const REPLICA_LIMIT: Duration = Duration::from_secs(1);
 
+/// Rows that SQLite's thread may be ahead of whoever reads them: with few, the two wake each other up all the time.
+const ROWS: usize = 1024;
+
 pub(crate) enum Pools {
     /// SQLite has one writer at a time; a pool of one makes the others wait in line instead of failing busy.
     Sqlite {
@@ -112,6 +115,7 @@ async fn sqlite(path: &Path, options: &Options) -> Result<Pools, sqlx::Error> {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(options.busy_timeout)
         .statement_cache_capacity(STATEMENTS)
+        .row_buffer_size(ROWS)
         .foreign_keys(true);
     let writer: SqlitePoolOptions = pool(options).max_connections(1).min_connections(1).max_lifetime(None);
     let writer = writer.connect_with(connect.clone()).await?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use nova_bus::Bus;
 use nova_config::{Placement, SchedulerConfig, SchedulerDriver};
 use nova_db::instances::{Due, Guard};
@@ -12,7 +13,6 @@ use nova_db::{Db, DbError, instances, transaction};
 use nova_failpoint::{Point, hit};
 use nova_service::{Turn, chain};
 use nova_types::instance::{Instance, StateReason};
-use nova_types::network::Network;
 use nova_types::state::{Event, Task};
 use nova_types::{HostName, InstanceId};
 use nova_wire::{ComputeCall, NetworkCall};
@@ -23,7 +23,7 @@ use crate::choose::{Place, Why, Wish};
 use crate::hosts::Rules;
 use crate::inbox::Inbox;
 use crate::order::Policy;
-use crate::place::{PlaceError, demand, place};
+use crate::place::{PlaceError, Placed, Share, demand, place};
 use crate::view::View;
 
 /// Rows looked at together.
@@ -161,17 +161,13 @@ impl Scheduler {
             let wishes: Vec<Wish> = waiting.iter().map(|due| wish(&due.instance)).collect();
             let plan = self.view.hosts.plan(&wishes, now);
             let by_id: HashMap<InstanceId, &Due> = waiting.iter().map(|due| (due.instance.id, due)).collect();
-            let mut again: HashSet<InstanceId> = HashSet::new();
-            for (host, ids) in &plan.placed {
-                let share: Vec<&Due> = ids.iter().filter_map(|id| by_id.get(id).copied()).collect();
-                let given = self.give(host, &share).await?;
-                placed_any |= given.placed > 0;
-                if given.placed < share.len() {
-                    // The table counts what was planned; what did not come true must not count.
-                    self.view.suspect(host);
-                }
-                again.extend(given.again);
-            }
+            let share = |ids: &Vec<InstanceId>| ids.iter().filter_map(|id| by_id.get(id).copied()).collect();
+            let shares: Vec<Share<'_>> = plan.placed.iter().map(|(host, ids)| (host, share(ids))).collect();
+            let given = self.give(shares).await?;
+            placed_any |= given.placed_any;
+            // The table counts what was planned; what did not come true must not count.
+            given.suspects.iter().for_each(|host| self.view.suspect(host));
+            let mut again = given.again;
             let unplaced = plan.unplaced.iter().filter_map(|(id, why)| Some((&by_id.get(id)?.instance, *why)));
             if fresh {
                 let refused: Vec<_> =
@@ -191,56 +187,73 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Gives a host its share. Where addresses are short, as many get one as there are.
-    async fn give(&self, host: &HostName, share: &[&Due]) -> Outcome<Given> {
-        match place(&self.db, host, share).await {
-            Ok(placed) => {
-                hit(Point::LaunchPlaced);
-                self.tell(host, &placed.instances, &placed.networks).await;
-                Ok(Given { placed: placed.instances.len(), again: Vec::new() })
-            }
-            Err(PlaceError::Full) => Ok(Given { placed: 0, again: share.iter().map(|due| due.instance.id).collect() }),
-            Err(PlaceError::NoAddress { without, lack }) => {
-                let reason = StateReason::new(NO_ADDRESS, lack.to_string());
-                let (short, rest): (Vec<&Due>, Vec<&Due>) =
-                    share.iter().partition(|due| without.contains(&due.instance.id));
-                let refused: Vec<_> = short.iter().map(|due| (&due.instance, reason.clone())).collect();
-                self.refuse(&refused).await?;
-                if rest.is_empty() || short.is_empty() {
-                    return Ok(Given::default());
+    /// Gives hosts their shares. Where addresses are short, as many get one as there are.
+    async fn give(&self, mut shares: Vec<Share<'_>>) -> Outcome<Given> {
+        let mut given = Given::default();
+        while !shares.is_empty() {
+            match place(&self.db, &shares).await {
+                Ok(placed) => {
+                    hit(Point::LaunchPlaced);
+                    given.note(&shares, &placed);
+                    self.tell(placed).await;
+                    shares.clear();
                 }
-                Box::pin(self.give(host, &rest)).await
+                Err(PlaceError::Full) => {
+                    given.note(&shares, &Placed::full(&shares));
+                    shares.clear();
+                }
+                Err(PlaceError::NoAddress { without, lack }) => {
+                    let reason = StateReason::new(NO_ADDRESS, lack.to_string());
+                    let mut refused = Vec::new();
+                    for (host, share) in &mut shares {
+                        let (short, rest): (Vec<&Due>, Vec<&Due>) =
+                            share.iter().partition(|due| without.contains(&due.instance.id));
+                        if !short.is_empty() {
+                            given.suspects.push((*host).clone());
+                        }
+                        refused.extend(short.iter().map(|due| (&due.instance, reason.clone())));
+                        *share = rest;
+                    }
+                    self.refuse(&refused).await?;
+                    if refused.is_empty() {
+                        return Ok(given);
+                    }
+                    shares.retain(|(_, share)| !share.is_empty());
+                }
+                Err(PlaceError::Db(error)) => return Err(error),
             }
-            Err(PlaceError::Db(error)) => Err(error),
         }
+        Ok(given)
     }
 
-    /// Tells those who act next. A message that is lost costs them a tick.
-    async fn tell(&self, host: &HostName, placed: &[InstanceId], networks: &[Network]) {
-        if placed.is_empty() {
-            return;
-        }
-        metrics::counter!("nova_scheduler_placed_total").increment(placed.len() as u64);
-        info!(host = %host, instances = placed.len(), first = %placed[0], "Placed {} instances on {host}.", placed.len());
+    /// Tells those who act next, all at once. A message that is lost costs them a tick.
+    async fn tell(&self, placed: Placed) {
         // The network's host must know the addresses before the guests ask for them.
-        let mut by_host: BTreeMap<&HostName, Vec<u32>> = BTreeMap::new();
-        for network in networks {
+        let mut by_server: BTreeMap<&HostName, Vec<u32>> = BTreeMap::new();
+        for network in placed.networks.iter().filter(|_| !placed.instances.is_empty()) {
             if let Some(server) = &network.host {
-                by_host.entry(server).or_default().push(network.id.number());
+                by_server.entry(server).or_default().push(network.id.number());
             }
         }
-        for (server, network_ids) in by_host {
+        join_all(by_server.into_iter().map(async |(server, network_ids)| {
             let told = self.bus.cast_network(server.as_str(), NetworkCall::RefreshNetwork { network_ids }).await;
             if let Err(error) = told {
                 warn!(host = %server, error = %chain(&error), "Telling nova-network failed; it finds out by itself.");
             }
-        }
+        }))
+        .await;
         hit(Point::LaunchToldNetwork);
+        join_all(placed.instances.iter().map(|(host, ids)| self.tell_compute(host, ids))).await;
+        hit(Point::LaunchToldCompute);
+    }
+
+    async fn tell_compute(&self, host: &HostName, placed: &[InstanceId]) {
+        metrics::counter!("nova_scheduler_placed_total").increment(placed.len() as u64);
+        info!(host = %host, instances = placed.len(), first = %placed[0], "Placed {} instances on {host}.", placed.len());
         let instance_ids = placed.iter().map(|id| id.number()).collect();
         if let Err(error) = self.bus.cast_compute(host.as_str(), ComputeCall::RunInstance { instance_ids }).await {
             warn!(host = %host, error = %chain(&error), "Telling nova-compute failed; it finds out by itself.");
         }
-        hit(Point::LaunchToldCompute);
     }
 
     /// The instances end in error, with a reason for their users; what they held is given back.
@@ -286,12 +299,29 @@ impl Scheduler {
     }
 }
 
-/// What became of a host's share of a plan. The rest of it needs no host any more.
+/// What became of a plan.
 #[derive(Debug, Default)]
 struct Given {
-    placed: usize,
-    /// Those for whom the plan was made with numbers that are no longer true.
-    again: Vec<InstanceId>,
+    placed_any: bool,
+    /// Those for whom the plan was made with numbers that are no longer true. The rest of it needs no host any more.
+    again: HashSet<InstanceId>,
+    /// Hosts that did not get all of what was planned.
+    suspects: Vec<HostName>,
+}
+
+impl Given {
+    fn note(&mut self, shares: &[Share<'_>], placed: &Placed) {
+        for (host, share) in shares {
+            let got = placed.instances.iter().find(|(known, _)| known == *host).map_or(0, |(_, ids)| ids.len());
+            self.placed_any |= got > 0;
+            if got < share.len() {
+                self.suspects.push((*host).clone());
+            }
+            if placed.full.contains(*host) {
+                self.again.extend(share.iter().map(|due| due.instance.id));
+            }
+        }
+    }
 }
 
 #[async_trait]

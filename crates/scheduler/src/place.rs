@@ -1,4 +1,4 @@
-//! Making a part of the plan true: one transaction for each host.
+//! Making a plan true: one transaction for all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,15 +14,27 @@ use nova_types::{HostName, InstanceId, ProjectId};
 #[derive(Debug, Default)]
 pub(crate) struct Placed {
     /// Those that still waited for a host when it came to it.
-    pub(crate) instances: Vec<InstanceId>,
+    pub(crate) instances: Vec<(HostName, Vec<InstanceId>)>,
+    /// Hosts whose share was left out, because others were faster.
+    pub(crate) full: Vec<HostName>,
     /// The networks their addresses are from.
     pub(crate) networks: Vec<Network>,
 }
 
+impl Placed {
+    /// Nothing, for no host had room.
+    pub(crate) fn full(shares: &[Share<'_>]) -> Self {
+        Self { full: shares.iter().map(|(host, _)| (*host).clone()).collect(), ..Self::default() }
+    }
+}
+
+/// A host, and what it is to get.
+pub(crate) type Share<'a> = (&'a HostName, Vec<&'a Due>);
+
 /// Why some instances did not get to a host. Nothing of it was done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlaceError {
-    /// Others were faster: the host has no room any more.
+    /// Others were faster: the only host has no room any more.
     #[error("the host has no room left")]
     Full,
     /// There are not addresses enough; the others could have theirs.
@@ -55,23 +67,62 @@ pub(crate) const fn demand(instance: &Instance) -> Demand {
     Demand { memory_mb: instance.memory_mb, vcpus: instance.vcpus, local_gb: instance.local_gb }
 }
 
-/// Gives `batch` to `host`: rows, capacity and addresses, all or nothing. Instances that do not wait any more, or that
-/// another scheduler is placing, are left out.
-pub(crate) async fn place(db: &Db, host: &HostName, batch: &[&Due]) -> Result<Placed, PlaceError> {
-    let ids: Vec<InstanceId> = batch.iter().map(|due| due.instance.id).collect();
+/// Gives each host its share: rows, capacity and addresses, in one transaction, all or nothing. Instances that do not wait
+/// any more, or that another scheduler is placing, are left out; so are hosts that have no room left.
+pub(crate) async fn place(db: &Db, shares: &[Share<'_>]) -> Result<Placed, PlaceError> {
     transaction!(db, |tx| -> PlaceError {
-        let moved: BTreeSet<InstanceId> = instances::place(tx, &ids, host).await?.into_iter().collect();
-        let moved: Vec<&Due> = batch.iter().copied().filter(|due| moved.contains(&due.instance.id)).collect();
-        if moved.is_empty() {
-            return Ok(Placed::default());
-        }
-        if !compute_nodes::claim(tx, host, sum(&moved)).await? {
-            return Err(PlaceError::Full);
-        }
-        let networks = addresses(tx, &moved).await?;
+        let placed = match shares {
+            [only] => place_on_one(tx, only).await?,
+            _ => place_on_several(tx, shares).await?,
+        };
         hit(Point::LaunchPlacing);
-        Ok(Placed { instances: moved.iter().map(|due| due.instance.id).collect(), networks })
+        Ok(placed)
     })
+}
+
+/// The usual case, in few statements.
+async fn place_on_one(tx: &mut Conn, (host, batch): &Share<'_>) -> Result<Placed, PlaceError> {
+    let ids: Vec<InstanceId> = batch.iter().map(|due| due.instance.id).collect();
+    let moved: BTreeSet<InstanceId> = instances::place(tx, &ids, host).await?.into_iter().collect();
+    let moved = these(batch, &moved);
+    if moved.is_empty() {
+        return Ok(Placed::default());
+    }
+    if !compute_nodes::claim(tx, host, sum(&moved)).await? {
+        return Err(PlaceError::Full);
+    }
+    let networks = addresses(tx, &moved).await?;
+    let ids = moved.iter().map(|due| due.instance.id).collect();
+    Ok(Placed { instances: vec![((*host).clone(), ids)], full: Vec::new(), networks })
+}
+
+async fn place_on_several(tx: &mut Conn, shares: &[Share<'_>]) -> Result<Placed, PlaceError> {
+    let ids: Vec<InstanceId> = shares.iter().flat_map(|(_, batch)| batch).map(|due| due.instance.id).collect();
+    let waiting: BTreeSet<InstanceId> = instances::waiting(tx, &ids).await?.into_iter().collect();
+    let shares: Vec<(&HostName, Vec<&Due>)> =
+        shares.iter().map(|(host, batch)| (*host, these(batch, &waiting))).collect();
+    let shares: Vec<_> = shares.into_iter().filter(|(_, batch)| !batch.is_empty()).collect();
+    if shares.is_empty() {
+        return Ok(Placed::default());
+    }
+    let wanted: Vec<(&HostName, Demand)> = shares.iter().map(|(host, batch)| (*host, sum(batch))).collect();
+    let claimed: BTreeSet<HostName> = compute_nodes::claim_all(tx, &wanted).await?.into_iter().collect();
+    let (given, full): (Vec<_>, Vec<_>) = shares.into_iter().partition(|(host, _)| claimed.contains(*host));
+    let rows: Vec<(InstanceId, &HostName)> =
+        given.iter().flat_map(|(host, batch)| batch.iter().map(|due| (due.instance.id, *host))).collect();
+    instances::place_all(tx, &rows).await?;
+    let all: Vec<&Due> = given.iter().flat_map(|(_, batch)| batch.iter().copied()).collect();
+    let networks = addresses(tx, &all).await?;
+    let ids = |batch: Vec<&Due>| batch.into_iter().map(|due| due.instance.id).collect();
+    Ok(Placed {
+        instances: given.into_iter().map(|(host, batch)| (host.clone(), ids(batch))).collect(),
+        full: full.into_iter().map(|(host, _)| host.clone()).collect(),
+        networks,
+    })
+}
+
+fn these<'a>(batch: &[&'a Due], ids: &BTreeSet<InstanceId>) -> Vec<&'a Due> {
+    batch.iter().copied().filter(|due| ids.contains(&due.instance.id)).collect()
 }
 
 fn sum(batch: &[&Due]) -> Demand {

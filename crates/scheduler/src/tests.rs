@@ -224,14 +224,15 @@ async fn an_instance_that_lost_its_host_keeps_its_address_and_gives_it_back_to_q
     world.start(QUICK).await;
     let ids = world.launch(3, |_| {}).await;
     world.settled().await;
-    // What `nova-manage host evacuate` does to rows.
-    let evacuate = "update instances set host = null, task_state = 'scheduling', epoch = epoch + 1 where id in (1, 2)";
-    db.write().await.unwrap().execute(evacuate, &[]).await.unwrap();
+    // The other host is there before anybody needs it: the scheduler looks at its rows all the time.
+    fixtures::node(&db, &fixtures::name("h2"), 1).await;
     let mut conn = db.write().await.unwrap();
     services::set_disabled(&mut conn, &fixtures::name("h1"), "nova-compute", true).await.unwrap();
+    // What `nova-manage host evacuate` does to rows.
+    let evacuate = "update instances set host = null, task_state = 'scheduling', epoch = epoch + 1 where id in (1, 2)";
+    conn.execute(evacuate, &[]).await.unwrap();
     compute_nodes::recount(&mut conn, &fixtures::name("h1")).await.unwrap();
     drop(conn);
-    fixtures::node(&db, &fixtures::name("h2"), 1).await;
     world.settled().await;
     let shown = world.shown(&ids).await;
     assert!(shown.starts_with("pending building h2 10.0.0.2\nerror - - -"), "{shown}");

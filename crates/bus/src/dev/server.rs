@@ -57,7 +57,7 @@ fn find() -> Option<PathBuf> {
 
 impl Server {
     fn new(program: PathBuf, name: &str, special: Special<'_>) -> io::Result<Self> {
-        let folder = fresh_folder(name)?;
+        let folder = fresh_folder(name, special.on_disk)?;
         let [port, distribution, registry_port] = free_ports()?;
         configure(&folder, port, special)?;
         // The nodes' registry would otherwise be started by the node, and outlive it.
@@ -100,6 +100,24 @@ impl Server {
         let Some(node) = &self.node else { return Err(io::ErrorKind::NotFound.into()) };
         let done = Command::new("kill").arg(format!("-{name}")).arg(node.id().to_string()).status()?;
         if done.success() { Ok(()) } else { Err(io::Error::other("kill failed")) }
+    }
+
+    /// The node's process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.node.as_ref().map(Child::id)
+    }
+
+    /// Lets the node evaluate `words`, and returns what it said.
+    pub(crate) fn evaluate(&self, words: &str) -> io::Result<String> {
+        let mut ask = Command::new(self.program.with_file_name("rabbitmqctl"));
+        ask.env("HOME", &self.folder).env("ERL_EPMD_PORT", self.registry_port.to_string());
+        ask.env("RABBITMQ_CONF_ENV_FILE", self.folder.join("none"));
+        ask.args(["-q", "-n", &format!("nova{}@localhost", self.port), "eval", words]);
+        let out = ask.stdin(Stdio::null()).output()?;
+        if out.status.success() {
+            return Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned());
+        }
+        Err(io::Error::other(String::from_utf8_lossy(&out.stderr).into_owned()))
     }
 
     pub(crate) fn kill(&mut self) {
@@ -175,10 +193,10 @@ fn last_lines(log: &Path) -> String {
 }
 
 /// A folder named after this process; those of processes that are gone are removed.
-fn fresh_folder(name: &str) -> io::Result<PathBuf> {
+fn fresh_folder(name: &str, on_disk: bool) -> io::Result<PathBuf> {
     // In memory where there is such a folder: a broker syncs often.
     let memory = Path::new("/dev/shm");
-    let parent = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+    let parent = if memory.is_dir() && !on_disk { memory.to_path_buf() } else { std::env::temp_dir() };
     let base = parent.join("nova-test-brokers");
     std::fs::create_dir_all(&base)?;
     for old in std::fs::read_dir(&base)?.flatten() {

@@ -18,6 +18,10 @@ use super::options::RabbitOptions;
 /// How long a broker may take from the first packet to "come in".
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The longest piece that a message is sent in; most messages are one. The library keeps room for 32 of them in each
+/// direction of each connection: with RabbitMQ's own size that is 16 MiB for a daemon.
+const FRAME_BYTES: u32 = 16 * 1024;
+
 /// Why a broker could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
@@ -132,6 +136,10 @@ fn uri(options: &RabbitOptions, (host, port): &(String, u16)) -> AMQPUri {
             port: *port,
         },
         vhost: options.virtual_host.clone(),
-        query: AMQPQueryString { heartbeat: Some(heartbeat), ..AMQPQueryString::default() },
+        query: AMQPQueryString {
+            heartbeat: Some(heartbeat),
+            frame_max: Some(FRAME_BYTES),
+            ..AMQPQueryString::default()
+        },
     }
 }

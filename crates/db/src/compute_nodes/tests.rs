@@ -3,7 +3,7 @@
 use nova_types::service::{ComputeNode, Demand};
 use nova_types::{HostName, ProjectId};
 
-use super::{claim, list, recount, release, upsert};
+use super::{claim, claim_all, list, recount, release, upsert};
 use crate::dev::{self, fixtures};
 use crate::open::Db;
 use crate::{instances, services, transaction};
@@ -29,6 +29,39 @@ async fn a_host_is_never_overbooked() {
         drop(conn);
         let node = only(db).await;
         assert_eq!((node.memory_mb_used, node.vcpus_used, node.local_gb_used), (0, 0, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_several_hosts_each_gives_what_is_asked_or_nothing_and_none_twice() {
+    dev::each(async |db: &Db| {
+        let hosts: Vec<HostName> = (0..8).map(|n| fixtures::name(&format!("h{n}"))).collect();
+        for (room, host) in (0..).zip(&hosts) {
+            fixtures::node(db, host, room).await;
+        }
+        // Half want one of each host, the others two, and they name them the other way round.
+        let claims = (0..16).map(|n| {
+            let demand = fixtures::DEMAND.times(1 + n % 2);
+            let mut wanted: Vec<(&HostName, Demand)> = hosts.iter().map(|host| (host, demand)).collect();
+            if n % 2 == 1 {
+                wanted.reverse();
+            }
+            async move {
+                let claimed = transaction!(db, |tx| { claim_all(tx, &wanted).await }).unwrap();
+                (claimed, 1 + n % 2)
+            }
+        });
+        let done = dev::at_once(claims).await;
+        for (node, room) in list(&mut db.read().await.unwrap(), 60).await.unwrap().into_iter().zip(0..) {
+            let given: u32 =
+                done.iter().filter(|(claimed, _)| claimed.contains(&node.host)).map(|(_, each)| each).sum();
+            assert_eq!((node.vcpus_used, node.memory_mb_used), (given, given * 512), "{node:?}");
+            assert!(given == room || given + 1 == room, "{given} of {room}");
+        }
+        let gone = fixtures::name("gone");
+        let nobody = transaction!(db, |tx| { claim_all(tx, &[(&gone, fixtures::DEMAND)]).await }).unwrap();
+        assert_eq!(nobody, []);
     })
     .await;
 }

@@ -11,6 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::dialect::Engine;
+
 /// A running server of our own.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -19,7 +21,7 @@ pub(crate) struct Server {
     scheme: &'static str,
     user: &'static str,
     pub(crate) port: u16,
-    pid: u32,
+    pub(crate) pid: u32,
 }
 
 impl Server {
@@ -35,13 +37,43 @@ impl Server {
 
 pub(crate) fn mariadb() -> Option<&'static Server> {
     static ONE: OnceLock<Option<Server>> = OnceLock::new();
-    ONE.get_or_init(|| offered("MariaDB", find_mariadb(), |program| start_mariadb(program, "mariadb", &[]))).as_ref()
+    ONE.get_or_init(|| offered("MariaDB", find_mariadb(), |program| start_mariadb(program, &memory(), "mariadb", &[])))
+        .as_ref()
+}
+
+/// A server as installations have it: its data are on a disk, where each commit is synced before it is answered.
+pub(crate) fn durable(engine: Engine) -> Option<&'static Server> {
+    static MARIADB: OnceLock<Option<Server>> = OnceLock::new();
+    static POSTGRES: OnceLock<Option<Server>> = OnceLock::new();
+    match engine {
+        Engine::Sqlite => None,
+        Engine::MySql => MARIADB.get_or_init(|| offered("MariaDB", find_mariadb(), durable_mariadb)).as_ref(),
+        Engine::Postgres => POSTGRES.get_or_init(|| offered("PostgreSQL", find_postgres(), durable_postgres)).as_ref(),
+    }
+}
+
+fn durable_mariadb(program: &Path) -> io::Result<Server> {
+    // Of what is said twice, the last counts.
+    let as_installed = [
+        "--innodb-flush-log-at-trx-commit=1",
+        "--innodb-log-file-size=96M",
+        "--innodb-buffer-pool-size=128M",
+        "--innodb-monitor-enable=trx_rw_commits",
+    ];
+    start_mariadb(program, &std::env::temp_dir(), "mariadb-durable", &as_installed)
+}
+
+fn durable_postgres(program: &Path) -> io::Result<Server> {
+    let as_installed = ["fsync=on", "synchronous_commit=on", "full_page_writes=on"];
+    start_postgres(program, &std::env::temp_dir(), "postgres-durable", None, &as_installed)
 }
 
 pub(crate) fn postgres() -> Option<&'static Server> {
     static ONE: OnceLock<Option<Server>> = OnceLock::new();
-    ONE.get_or_init(|| offered("PostgreSQL", find_postgres(), |program| start_postgres(program, "postgres", None)))
-        .as_ref()
+    ONE.get_or_init(|| {
+        offered("PostgreSQL", find_postgres(), |program| start_postgres(program, &memory(), "postgres", None, &[]))
+    })
+    .as_ref()
 }
 
 fn offered(name: &str, program: Option<PathBuf>, start: fn(&Path) -> io::Result<Server>) -> Option<Server> {
@@ -60,13 +92,13 @@ fn find_mariadb() -> Option<PathBuf> {
 /// A MariaDB of the caller's own: `name` is its folder, `arguments` are added.
 pub(crate) fn own_mariadb(name: &str, arguments: &[&str]) -> io::Result<Server> {
     let program = find_mariadb().ok_or_else(|| io::Error::other("MariaDB is not installed"))?;
-    start_mariadb(&program, name, arguments)
+    start_mariadb(&program, &memory(), name, arguments)
 }
 
 /// A PostgreSQL of the caller's own; with `copies`, a standby that follows it.
 pub(crate) fn own_postgres(name: &str, copies: Option<&Server>) -> io::Result<Server> {
     let program = find_postgres().ok_or_else(|| io::Error::other("PostgreSQL is not installed"))?;
-    start_postgres(&program, name, copies)
+    start_postgres(&program, &memory(), name, copies, &[])
 }
 
 fn find(folders: &[&str], program: &str) -> Option<PathBuf> {
@@ -78,8 +110,8 @@ fn find_postgres() -> Option<PathBuf> {
     versions.flatten().map(|version| version.path().join("bin/postgres")).find(|path| path.exists())
 }
 
-fn start_mariadb(program: &Path, name: &str, arguments: &[&str]) -> io::Result<Server> {
-    let folder = fresh_folder(name)?;
+fn start_mariadb(program: &Path, parent: &Path, name: &str, arguments: &[&str]) -> io::Result<Server> {
+    let folder = fresh_folder(parent, name)?;
     let (data, port) = (folder.join("data"), free_port()?);
     let mut install = Command::new("mariadb-install-db");
     install.args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"]);
@@ -95,8 +127,14 @@ fn start_mariadb(program: &Path, name: &str, arguments: &[&str]) -> io::Result<S
     Ok(Server { program: "MariaDB", first_database: "mysql", scheme: "mysql", user: "root", port, pid })
 }
 
-fn start_postgres(program: &Path, name: &str, copies: Option<&Server>) -> io::Result<Server> {
-    let folder = fresh_folder(name)?;
+fn start_postgres(
+    program: &Path,
+    parent: &Path,
+    name: &str,
+    copies: Option<&Server>,
+    settings: &[&str],
+) -> io::Result<Server> {
+    let folder = fresh_folder(parent, name)?;
     let (data, port) = (folder.join("data"), free_port()?);
     // PostgreSQL refuses to run as root.
     let nobody: &[&str] = if am_root() { &["--reuid=65534", "--regid=65534", "--clear-groups"] } else { &[] };
@@ -125,7 +163,9 @@ fn start_postgres(program: &Path, name: &str, copies: Option<&Server>) -> io::Re
     // QUIT, so that it takes its shared memory with it.
     let mut serve = owned("QUIT", nobody);
     serve.arg(program).arg("-D").arg(&data).args(["-F", "-h", "127.0.0.1", "-p"]).arg(port.to_string());
-    serve.args(["-c", "max_connections=300", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
+    for setting in ["max_connections=300", "synchronous_commit=off", "full_page_writes=off"].iter().chain(settings) {
+        serve.args(["-c", setting]);
+    }
     serve.arg("-c").arg(format!("unix_socket_directories={}", folder.display())).current_dir(&folder);
     let pid = serve_until_exit(serve, &folder, port)?;
     Ok(Server { program: "PostgreSQL", first_database: "postgres", scheme: "postgres", user: "nova", port, pid })
@@ -176,11 +216,14 @@ fn succeed(command: &mut Command) -> io::Result<()> {
     Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&out.stderr))))
 }
 
-/// A folder named after this process; those of processes that are gone are removed.
-fn fresh_folder(kind: &str) -> io::Result<PathBuf> {
-    // In memory where there is such a folder: creating tables is all waiting for disks.
+/// Where files are in memory, if there is such a folder: creating tables is all waiting for disks.
+fn memory() -> PathBuf {
     let memory = Path::new("/dev/shm");
-    let parent = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+    if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() }
+}
+
+/// A folder named after this process; those of processes that are gone are removed.
+fn fresh_folder(parent: &Path, kind: &str) -> io::Result<PathBuf> {
     let base = parent.join("nova-test-servers");
     std::fs::create_dir_all(&base)?;
     for old in std::fs::read_dir(&base)?.flatten() {

@@ -8,7 +8,7 @@ use super::Guard;
 use super::read::{GET_LOCKED, instance};
 use crate::conn::Conn;
 use crate::error::DbError;
-use crate::value::Value;
+use crate::value::{Value, pieces};
 
 /// Moves an instance on, if it still is where `guard` says. Returns where it is now.
 ///
@@ -126,6 +126,34 @@ pub async fn request(
     Ok((before, found))
 }
 
+/// Locks those of some instances that wait for the scheduler, and that no other scheduler has in hand just now.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn waiting(conn: &mut Conn, ids: &[InstanceId]) -> Result<Vec<InstanceId>, DbError> {
+    let rows = conn.all(WAITING, &[ids.into()]).await?;
+    rows.iter().map(|row| row.get("id").map(InstanceId::from_row)).collect()
+}
+
+/// Gives instances that [`waiting`] locked each to a host, under a new epoch.
+///
+/// # Errors
+/// [`DbError::Stale`] when one of them did not wait.
+pub async fn place_all(conn: &mut Conn, placed: &[(InstanceId, &HostName)]) -> Result<(), DbError> {
+    for some in pieces(placed, 256) {
+        let mut args: Vec<Value> = some.iter().flat_map(|(id, host)| [(*id).into(), (*host).into()]).collect();
+        args.extend(placed_state()?);
+        args.push(some.iter().map(|(id, _)| id.row()).collect::<Vec<i32>>().into());
+        let cases = " when ? then ?".repeat(some.len());
+        if conn.execute_text(&format!("update instances set host = case id{cases} end{PLACED}"), &args).await?
+            < some.len() as u64
+        {
+            return Err(DbError::Stale("instance"));
+        }
+    }
+    Ok(())
+}
+
 /// Gives instances that wait for the scheduler to `host`, under a new epoch. Returns those that really waited, and that
 /// no other scheduler has in hand just now.
 ///
@@ -137,24 +165,15 @@ pub async fn place(conn: &mut Conn, ids: &[InstanceId], host: &HostName) -> Resu
     // Of several, some may have moved on, and an update does not say which; of one it does.
     let moved: Vec<i32> = match ids {
         [only] => vec![only.row()],
-        _ => {
-            let rows = conn.all(WAITING, &[ids.into()]).await?;
-            rows.iter().map(|row| row.get("id")).collect::<Result<_, _>>()?
-        }
+        _ => waiting(conn, ids).await?.into_iter().map(InstanceId::row).collect(),
     };
     if moved.is_empty() {
         return Ok(Vec::new());
     }
-    let next = State::FIRST.after(Event::Placed).ok_or(DbError::Stale("instance"))?;
-    let args = [
-        host.into(),
-        next.vm.as_str().into(),
-        next.task.map(Task::as_str).into(),
-        next.vm.bexar_power_state().into(),
-        next.bexar_description().into(),
-        moved.as_slice().into(),
-    ];
-    let placed = conn.execute(PLACE, &args).await?;
+    let mut args: Vec<Value> = vec![host.into()];
+    args.extend(placed_state()?);
+    args.push(moved.as_slice().into());
+    let placed = conn.execute_text(&format!("update instances set host = ?{PLACED}"), &args).await?;
     if placed < moved.len() as u64 {
         return Ok(Vec::new());
     }
@@ -164,6 +183,18 @@ pub async fn place(conn: &mut Conn, ids: &[InstanceId], host: &HostName) -> Resu
 const WAITING: &str = "select id from instances where id in (?..) and vm_state = 'pending' and task_state = 'scheduling' \
      and host is null and deleted = false order by id {skip_locked}";
 
-const PLACE: &str = "update instances set host = ?, vm_state = ?, task_state = ?, state = ?, state_description = ?, \
+/// The arguments of [`PLACED`] but for the ids.
+fn placed_state() -> Result<[Value; 4], DbError> {
+    let next = State::FIRST.after(Event::Placed).ok_or(DbError::Stale("instance"))?;
+    Ok([
+        next.vm.as_str().into(),
+        next.task.map(Task::as_str).into(),
+        next.vm.bexar_power_state().into(),
+        next.bexar_description().into(),
+    ])
+}
+
+/// How placing an instance ends, whatever its host.
+const PLACED: &str = ", vm_state = ?, task_state = ?, state = ?, state_description = ?, \
      hostname = 'i-' || {hex:id}, scheduled_at = {now}, updated_at = {now}, epoch = epoch + 1 where id in (?..) \
      and vm_state = 'pending' and task_state = 'scheduling' and host is null and deleted = false";

@@ -1,19 +1,21 @@
 //! New rows.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use nova_types::InstanceId;
 use nova_types::instance::{Instance, NewInstances};
 use nova_types::state::State;
+use nova_types::{InstanceId, Mac};
 
 use crate::conn::Conn;
 use crate::dialect::Engine;
 use crate::error::DbError;
 use crate::row::Row;
-use crate::value::Value;
+use crate::value::{Value, pieces};
 
 /// Well below what any engine takes as arguments.
-const ROWS_AT_ONCE: usize = 500;
+const ROWS_AT_ONCE: usize = 256;
 
 /// Stores the instances of one call, `pending`/`scheduling`, with their groups. Returns them in launch order.
 ///
@@ -45,19 +47,31 @@ pub async fn insert_batch(conn: &mut Conn, new: &NewInstances) -> Result<Vec<Ins
 
 /// Returns what the database added to each row, in any order.
 async fn insert(conn: &mut Conn, new: &NewInstances, rows: &[Vec<Value>]) -> Result<Vec<Row>, DbError> {
-    // MySQL tells nothing of inserted rows; MariaDB, which does, is the same to us.
-    if conn.engine() == Engine::MySql {
-        conn.insert_many(INSERT, rows).await?;
-        return conn.all(ADDED, &[(&new.reservation).into()]).await;
+    // MariaDB tells of inserted rows and MySQL does not, which it says once.
+    static SILENT: AtomicBool = AtomicBool::new(false);
+    if conn.engine() == Engine::MySql && SILENT.load(Ordering::Relaxed) {
+        return insert_and_ask(conn, new, rows).await;
     }
     let mut added = Vec::with_capacity(rows.len());
-    for chunk in rows.chunks(ROWS_AT_ONCE) {
-        let group = format!("({})", vec!["?"; chunk[0].len()].join(","));
-        let values = vec![group.as_str(); chunk.len()].join(",");
+    for piece in pieces(rows, ROWS_AT_ONCE) {
+        let group = format!("({})", vec!["?"; piece[0].len()].join(","));
+        let values = vec![group.as_str(); piece.len()].join(",");
         let sql = format!("{INSERT} values {values} returning id, launch_index, created_at");
-        added.extend(conn.all_text(&sql, &chunk.concat()).await?);
+        match conn.all_text(&sql, &piece.concat()).await {
+            Err(error) if added.is_empty() && error.is_syntax() => {
+                SILENT.store(true, Ordering::Relaxed);
+                return insert_and_ask(conn, new, rows).await;
+            }
+            told => added.extend(told?),
+        }
     }
     Ok(added)
+}
+
+/// The same where the database tells nothing of inserted rows.
+async fn insert_and_ask(conn: &mut Conn, new: &NewInstances, rows: &[Vec<Value>]) -> Result<Vec<Row>, DbError> {
+    conn.insert_many(INSERT, rows).await?;
+    conn.all(ADDED, &[(&new.reservation).into()]).await
 }
 
 /// The instance as it was stored.
@@ -128,6 +142,17 @@ fn row(new: &NewInstances, index: i32, mac: Value) -> Vec<Value> {
 const INSERT: &str = "insert into instances (reservation_id, launch_index, user_id, project_id, image_id, kernel_id, \
     ramdisk_id, instance_type, memory_mb, vcpus, local_gb, key_name, key_data, user_data, availability_zone, \
     display_name, display_description, client_token, mac_address, vm_state, task_state, state, state_description)";
+
+/// Which hardware addresses of these are in use.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn macs_in_use(conn: &mut Conn, macs: &[Mac]) -> Result<Vec<Mac>, DbError> {
+    let texts: Vec<String> = macs.iter().map(Mac::to_string).collect();
+    conn.all(TAKEN, &[texts.into()]).await?.iter().map(|row| row.parse("mac_address")).collect()
+}
+
+const TAKEN: &str = "select mac_address from instances where mac_address in (?..) and deleted = false";
 
 const ADDED: &str = "select id, launch_index, created_at from instances where reservation_id = ? and deleted = false order by launch_index";
 

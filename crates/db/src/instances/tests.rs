@@ -7,7 +7,8 @@ use nova_types::{HostName, InstanceId, ProjectId};
 
 use super::{
     Guard, apply, cleaned, describe, due_on_host, due_scheduler, expire, fail, finish, finish_terminate, get,
-    images_in_use, insert_batch, living, of_reservation, on_host, page, place, read, request,
+    images_in_use, insert_batch, living, macs_in_use, of_reservation, on_host, page, place, place_all, read, request,
+    waiting,
 };
 use crate::dev::{self, fixtures};
 use crate::error::{DbError, Unique};
@@ -104,6 +105,9 @@ async fn what_is_stored_is_read_back() {
         assert!((now - second.created_at).abs() < time::Duration::seconds(60), "{now} {}", second.created_at);
         let again = transaction!(db, |tx| { insert_batch(tx, &new).await });
         assert!(matches!(again, Err(DbError::Duplicate(Unique::Mac))), "{again:?}");
+        let free = nova_types::Mac::of_guest([255, 255, 255]);
+        let used = macs_in_use(&mut db.read().await.unwrap(), &[new.macs[0], free]).await.unwrap();
+        assert_eq!(used, [new.macs[0]]);
     })
     .await;
 }
@@ -311,6 +315,34 @@ async fn what_is_over_is_hidden_after_its_hour_and_its_hardware_address_is_free(
         assert!(matches!(get(&mut conn, id).await, Err(DbError::NotFound("instance"))));
         drop(conn);
         transaction!(db, |tx| { insert_batch(tx, &new).await }).unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_that_wait_are_placed_at_once_each_on_its_host() {
+    dev::each(async |db: &Db| {
+        let hosts: [HostName; 3] = ["h1", "h2", "h3"].map(fixtures::name);
+        let ids = fixtures::launch(db, &project(), 7).await;
+        let rows: Vec<(InstanceId, &HostName)> = ids.iter().copied().zip(hosts.iter().cycle()).collect();
+        let waited = transaction!(db, |tx| {
+            let waited = waiting(tx, &ids).await?;
+            place_all(tx, &rows).await?;
+            Ok(waited)
+        });
+        assert_eq!(waited.unwrap(), ids);
+        let mut conn = db.read().await.unwrap();
+        for (id, host) in &rows {
+            let found = get(&mut conn, *id).await.unwrap();
+            assert_eq!((found.host.as_ref(), found.epoch), (Some(*host), 1));
+            assert_eq!(found.state, State::new(VmState::Pending, Some(Task::Building)));
+        }
+        drop(conn);
+        let again = transaction!(db, |tx| {
+            assert_eq!(waiting(tx, &ids).await?, []);
+            place_all(tx, &rows[..2]).await
+        });
+        assert!(matches!(again, Err(DbError::Stale(_))), "{again:?}");
     })
     .await;
 }

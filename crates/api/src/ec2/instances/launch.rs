@@ -1,5 +1,7 @@
 //! What `RunInstances` does: everything is checked first, then one transaction accepts the launch.
 
+use std::collections::BTreeSet;
+
 use nova_db::client_tokens::{self, ClientToken};
 use nova_db::security_groups::{self, GroupError, GroupRef};
 use nova_db::{Conn, DbError, Tx, Unique, images, instances, key_pairs, quotas, services, transaction};
@@ -17,6 +19,8 @@ use crate::{caller::Caller, cloud::Cloud, error::Error};
 /// How often a commit may be in doubt before the client is told so.
 const MOST_DOUBTS: u32 = 3;
 
+/// How often hardware addresses are drawn: after the first time only such as are not in use.
+const MOST_DRAWS: u32 = 8;
 /// A security group's id and name.
 type Group = (SecurityGroupId, GroupName);
 
@@ -43,7 +47,7 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
     drop(conn);
 
     let reservation = ReservationId::from_random(rand::random());
-    let mut doubts = 0;
+    let (mut doubts, mut draws) = (0, 1);
     let views = loop {
         let accepted = transaction!(cloud.db, |tx| -> Error {
             if doubts > 0
@@ -51,13 +55,15 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
             {
                 return Ok(views);
             }
-            let accepted = accept(tx, &request, &checked, &reservation, (caller, cloud, &digest)).await;
+            let accepted = accept(tx, &request, &checked, (&reservation, draws), (caller, cloud, &digest)).await;
             hit(Point::LaunchAccepting);
             accepted
         });
         match accepted {
             // The commit's answer was lost: look, and do it again only if it was not done.
             Err(Error::Db(DbError::InDoubt(_))) if doubts < MOST_DOUBTS => doubts += 1,
+            // A hardware address that was drawn is in use.
+            Err(Error::Db(DbError::Duplicate(Unique::Mac))) if draws < MOST_DRAWS => draws += 1,
             // Another process accepted the same token between our look and our write.
             Err(Error::Db(DbError::Duplicate(Unique::ClientToken))) if request.client_token.is_some() => {
                 let mut conn = cloud.db.read().await?;
@@ -179,7 +185,7 @@ async fn accept(
     tx: &mut Tx,
     request: &RunInstances,
     checked: &Checked,
-    reservation: &ReservationId,
+    (reservation, draws): (&ReservationId, u32),
     (caller, cloud, digest): (&Caller, &Cloud, &str),
 ) -> Result<Vec<InstanceView>, Error> {
     if let Some(token) = &request.client_token {
@@ -206,7 +212,7 @@ async fn accept(
         display_description: request.display_description.clone(),
         groups: groups.iter().map(|(id, _)| *id).collect(),
         client_token: request.client_token.clone(),
-        macs: (0..count).map(|_| Mac::of_guest(rand::random())).collect(),
+        macs: draw(tx, count, draws).await?,
     };
     let view = |instance| InstanceView {
         instance,
@@ -216,6 +222,19 @@ async fn accept(
         host_zone: None,
     };
     Ok(instances::create(tx, &new).await?.into_iter().map(view).collect())
+}
+
+/// Draws hardware addresses. Of the 16 million one in use is hit so seldom that the database says so when it is; then
+/// only such are drawn that are not in use.
+async fn draw(tx: &mut Tx, count: u32, draws: u32) -> Result<Vec<Mac>, Error> {
+    let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+    let mut drawn: BTreeSet<Mac> = BTreeSet::new();
+    while drawn.len() < wanted {
+        let fresh: Vec<Mac> = (drawn.len()..wanted).map(|_| Mac::of_guest(rand::random())).collect();
+        let used = if draws > 1 { instances::macs_in_use(tx, &fresh).await? } else { Vec::new() };
+        drawn.extend(fresh.into_iter().filter(|mac| !used.contains(mac)));
+    }
+    Ok(drawn.into_iter().collect())
 }
 
 /// Resolves the groups asked for; `default` where none are, which is made when it is first needed.
