@@ -109,10 +109,17 @@ fn guests_outlive_their_driver_and_a_death_is_seen_and_heard() {
         assert_eq!(taps().await, 0, "its namespace would go on answering ping");
         second.ensure_running(&guest).await.unwrap();
 
+        // Until a guest hears its power button, that takes its plug out.
+        let said = async || String::from_utf8(second.console(guest.id, 4096).await.unwrap()).unwrap();
+        let begun = Instant::now();
+        while said().await.matches("power up\n").count() < 2 {
+            assert!(begun.elapsed() < SOON, "it does not boot again: {}", said().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let begun = Instant::now();
         second.stop(guest.id, Duration::from_secs(30)).await.unwrap();
         assert!(begun.elapsed() < SOON, "it does not hear its power button");
-        assert!(String::from_utf8(second.console(guest.id, 100).await.unwrap()).unwrap().ends_with("power down\n"));
+        assert!(said().await.ends_with("power down\n"));
         second.destroy(guest.id).await.unwrap();
         assert_eq!((taps().await, run("ip netns list").await.as_str()), (0, ""));
     });

@@ -47,6 +47,8 @@ async fn run(console: Console) -> ExitCode {
 
 async fn live(console: &Arc<Console>) -> Result<(), String> {
     let mut button = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    // From here on it goes down in order.
+    console.say("power up");
     for device in ["lo", "eth0"] {
         let up = Command::new("ip").args(["link", "set", "dev", device, "up"]);
         Host.run(up).await.map_err(|error| error.to_string())?;
