@@ -169,12 +169,13 @@ impl Scheduler {
             given.suspects.iter().for_each(|host| self.view.suspect(host));
             let mut again = given.again;
             let unplaced = plan.unplaced.iter().filter_map(|(id, why)| Some((&by_id.get(id)?.instance, *why)));
-            if fresh {
+            if fresh && !given.overtaken {
                 let refused: Vec<_> =
                     unplaced.map(|(instance, why)| (instance, self.no_capacity(instance, why))).collect();
                 self.refuse(&refused).await?;
             } else {
-                // What was seen a moment ago is good enough to give, but not to refuse.
+                // What was seen a moment ago is good enough to give, but not to refuse; nor is a plan that kept room for
+                // instances that others placed meanwhile.
                 again.extend(unplaced.map(|(instance, _)| instance.id));
                 urgent = true;
             }
@@ -307,6 +308,8 @@ struct Given {
     again: HashSet<InstanceId>,
     /// Hosts that did not get all of what was planned.
     suspects: Vec<HostName>,
+    /// Whether some instances did not wait any more.
+    overtaken: bool,
 }
 
 impl Given {
@@ -319,6 +322,8 @@ impl Given {
             }
             if placed.full.contains(*host) {
                 self.again.extend(share.iter().map(|due| due.instance.id));
+            } else {
+                self.overtaken |= got < share.len();
             }
         }
     }

@@ -111,7 +111,9 @@ async fn place_on_several(tx: &mut Conn, shares: &[Share<'_>]) -> Result<Placed,
     let rows: Vec<(InstanceId, &HostName)> =
         given.iter().flat_map(|(host, batch)| batch.iter().map(|due| (due.instance.id, *host))).collect();
     instances::place_all(tx, &rows).await?;
-    let all: Vec<&Due> = given.iter().flat_map(|(_, batch)| batch.iter().copied()).collect();
+    let mut all: Vec<&Due> = given.iter().flat_map(|(_, batch)| batch.iter().copied()).collect();
+    // Where addresses are short, several schedulers that look at the same instances must not each refuse others.
+    all.sort_unstable_by_key(|due| due.instance.id);
     let networks = addresses(tx, &all).await?;
     let ids = |batch: Vec<&Due>| batch.into_iter().map(|due| due.instance.id).collect();
     Ok(Placed {

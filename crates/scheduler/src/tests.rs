@@ -143,8 +143,8 @@ async fn instances_are_spread_over_hosts_and_get_addresses() {
         |_| {},
         expect![[r#"
         pending building h1 10.0.0.2
-        pending building h2 10.0.0.4
-        pending building h1 10.0.0.3
+        pending building h2 10.0.0.3
+        pending building h1 10.0.0.4
     "#]],
     )
     .await;
@@ -154,10 +154,10 @@ async fn instances_are_spread_over_hosts_and_get_addresses() {
 async fn who_finds_no_room_is_told_so_and_holds_nothing() {
     check(7, |_| {}, expect![[r#"
         pending building h1 10.0.0.2
-        pending building h2 10.0.0.5
-        pending building h1 10.0.0.3
-        pending building h2 10.0.0.6
+        pending building h2 10.0.0.3
         pending building h1 10.0.0.4
+        pending building h2 10.0.0.5
+        pending building h1 10.0.0.6
         pending building h2 10.0.0.7
         error - - - Server.InsufficientInstanceCapacity: No host has room for m1.tiny: 512 MiB of memory, 1 vcpus, 0 GiB of disk.
     "#]]).await;
