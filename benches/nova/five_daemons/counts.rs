@@ -18,14 +18,15 @@ const BENCH: &str = "this program";
 pub(crate) struct Counts {
     at: Instant,
     pub(crate) seconds: f64,
-    pub(crate) sql: Sql,
+    /// What MariaDB counts; PostgreSQL does not by itself.
+    pub(crate) sql: Option<Sql>,
     pub(crate) messages: f64,
     /// For how many seconds each process was on a processor.
     pub(crate) busy: Vec<(&'static str, f64)>,
 }
 
-/// What MariaDB counts; PostgreSQL does not by itself.
-#[derive(Clone, Copy, Debug, Default)]
+/// What was asked of the database.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Sql {
     /// select, and those that write.
     pub(crate) statements: f64,
@@ -55,7 +56,7 @@ impl Counts {
             at: self.at,
             seconds: (self.at - then.at).as_secs_f64(),
             // The question itself was one.
-            sql: Sql { statements: self.sql.statements - 1.0, ..self.sql }.less(then.sql, 1.0),
+            sql: less(self.sql, then.sql, 1.0).map(|sql| Sql { statements: sql.statements - 1.0, ..sql }),
             messages: self.messages - then.messages,
             busy: busy.collect(),
         }
@@ -64,7 +65,7 @@ impl Counts {
     /// What is left without what is done while nothing is asked for.
     pub(crate) fn without(&self, idle: &Self) -> Self {
         let share = self.seconds / idle.seconds;
-        let sql = self.sql.less(idle.sql, share);
+        let sql = less(self.sql, idle.sql, share);
         Self { sql, messages: self.messages - idle.messages * share, ..self.clone() }
     }
 
@@ -76,6 +77,11 @@ impl Counts {
         self.busy.iter().map(told).collect::<Vec<_>>().join(", ")
     }
 
+    /// The share of a processor that all but this program took.
+    pub(crate) fn all(&self) -> f64 {
+        self.busy.iter().filter(|(name, _)| *name != BENCH).map(|(_, busy)| busy).sum::<f64>() / self.seconds
+    }
+
     /// The share of a processor that all daemons together took.
     pub(crate) fn daemons(&self) -> f64 {
         let daemons = self.busy.iter().filter(|(name, _)| name.starts_with("nova-"));
@@ -83,17 +89,15 @@ impl Counts {
     }
 }
 
-impl Sql {
-    fn less(self, other: Self, times: f64) -> Self {
-        Self {
-            statements: self.statements - other.statements * times,
-            begins: self.begins - other.begins * times,
-            commits: self.commits - other.commits * times,
-        }
-    }
+fn less(one: Option<Sql>, other: Option<Sql>, times: f64) -> Option<Sql> {
+    one.zip(other).map(|(one, other)| Sql {
+        statements: one.statements - other.statements * times,
+        begins: one.begins - other.begins * times,
+        commits: one.commits - other.commits * times,
+    })
 }
 
-async fn sql(conn: &mut Conn) -> Result<Sql, DbError> {
+async fn sql(conn: &mut Conn) -> Result<Option<Sql>, DbError> {
     const COUNTED: &str = "select /* bench */ \
          cast(sum(if(variable_name in ('COM_SELECT', 'COM_INSERT', 'COM_UPDATE', 'COM_DELETE', 'COM_INSERT_SELECT', \
              'COM_UPDATE_MULTI', 'COM_DELETE_MULTI', 'COM_REPLACE'), variable_value, 0)) as signed) as statements, \
@@ -101,10 +105,10 @@ async fn sql(conn: &mut Conn) -> Result<Sql, DbError> {
          (select cast(`count` as signed) from information_schema.innodb_metrics where name = 'trx_rw_commits') as commits \
          from information_schema.global_status";
     if conn.engine() != Engine::MySql {
-        return Ok(Sql::default());
+        return Ok(None);
     }
     let row = conn.one(COUNTED, &[]).await?;
     #[expect(clippy::cast_precision_loss, reason = "three digits are told")]
     let get = |column: &str| row.get::<i64>(column).map(|count| count as f64);
-    Ok(Sql { statements: get("statements")?, begins: get("begins")?, commits: get("commits")? })
+    Ok(Some(Sql { statements: get("statements")?, begins: get("begins")?, commits: get("commits")? }))
 }
