@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::conn::Conn;
 use crate::dialect::Engine;
-use crate::error::DbError;
+use crate::error::{DbError, Unique};
 use crate::open::Db;
 
 /// The version this program needs.
@@ -97,7 +97,11 @@ impl Db {
         }
         drop(conn);
         for (version, text) in MIGRATIONS {
-            self.migrate_to(*version, text, &mut watch).await?;
+            match self.migrate_to(*version, text, &mut watch).await {
+                // Another run noted the same in the same moment; what it did need not be done again.
+                Err(DbError::Duplicate(Unique::PrimaryKey)) => self.migrate_to(*version, text, &mut watch).await?,
+                done => done?,
+            }
         }
         Ok(())
     }
@@ -156,10 +160,14 @@ async fn lock(tx: &mut Conn) -> Result<(), DbError> {
     }
 }
 
-/// Named locks of MySQL outlive transactions.
+/// Named locks of MySQL outlive transactions. What was noted is committed first: who gets the lock next must read it.
 async fn unlock(tx: &mut Conn) -> Result<(), DbError> {
     match tx.engine() {
-        Engine::MySql => tx.execute("select release_lock('nova_migrate')", &[]).await.map(|_| ()),
+        Engine::MySql => {
+            let committed = tx.execute_once("commit").await;
+            tx.execute("select release_lock('nova_migrate')", &[]).await?;
+            committed.map(|_| ())
+        }
         Engine::Postgres | Engine::Sqlite => Ok(()),
     }
 }
