@@ -106,12 +106,13 @@ class MariaDB(Server):
 
     def install(self):
         words = ["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"]
-        succeed("mariadb-install-db", *words, f"--datadir={self.folder}/data")
+        # A server that starts clears /tmp of what another's tables are being made in.
+        succeed("mariadb-install-db", *words, f"--tmpdir={self.folder}", f"--datadir={self.folder}/data")
 
     def command(self):
         return [
             "mariadbd", "--no-defaults", "--user=root", f"--datadir={self.folder}/data", f"--socket={self.folder}/s",
-            f"--pid-file={self.folder}/pid", f"--port={self.port}", "--skip-name-resolve",
+            f"--pid-file={self.folder}/pid", f"--port={self.port}", "--skip-name-resolve", f"--tmpdir={self.folder}",
             "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M", "--max-connections=500", "--performance-schema=off",
         ]
 

@@ -115,9 +115,12 @@ fn start_mariadb(program: &Path, parent: &Path, name: &str, arguments: &[&str]) 
     let (data, port) = (folder.join("data"), free_port()?);
     let mut install = Command::new("mariadb-install-db");
     install.args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-    succeed(install.arg(format!("--datadir={}", data.display())))?;
+    // A server that starts clears /tmp of what another's tables are being made in.
+    let temporary = format!("--tmpdir={}", folder.display());
+    succeed(install.arg(&temporary).arg(format!("--datadir={}", data.display())))?;
     let mut serve = owned("KILL", &[]);
     serve.arg(program).args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
+    serve.arg(temporary);
     serve.arg(format!("--datadir={}", data.display())).arg(format!("--socket={}", folder.join("s").display()));
     serve.arg(format!("--pid-file={}", folder.join("pid").display())).arg(format!("--port={port}"));
     // Tests do not survive power cuts, so nothing is synced.
