@@ -150,12 +150,15 @@ def test_a_disabled_host_takes_no_new_instances(cloud):
 def test_instances_of_a_dead_host_wait_for_it_until_it_is_evacuated(cloud):
     ids = launch(cloud, 4)
     all_are(cloud, ids, "running")
+    # What was terminated just now may still count in the scheduler's memory, so that the halves need not be equal.
+    split = hosts(cloud, ids)
+    assert split["two"] > 0
     cloud.daemons["two"].kill()
     eventually(15, "the host counts as dead", lambda: is_dead(cloud, "two"), every=0.3)
     more = launch(cloud, 4)
     all_are(cloud, more, "running")
     assert hosts(cloud, more) == {"one": 4}, "a dead host takes no new instances"
-    never(3, "the instances of a dead host are touched", lambda: hosts(cloud, ids) != {"one": 2, "two": 2})
+    never(3, "the instances of a dead host are touched", lambda: hosts(cloud, ids) != split)
     assert set(states(cloud.client("boto3").ec2, ids).values()) == {"running"}
 
     cloud.manage("host", "evacuate", "two")
