@@ -92,7 +92,8 @@ class Guest(Place):
         """Has it ask for its lease again, and waits for the answer."""
         before = self.console().count("lease renew")
         os.kill(self.processes()["busybox"], signal.SIGUSR1)
-        eventually(10, f"the lease of {self.id} is renewed", lambda: self.console().count("lease renew") > before)
+        # udhcpc takes its time before it asks again when a request is lost.
+        eventually(40, f"the lease of {self.id} is renewed", lambda: self.console().count("lease renew") > before)
 
 
 def namespaces(host):
