@@ -95,6 +95,7 @@ impl Cloud {
         cloud.daemons.spawn(async move { Ok(nova_scheduler::run(parts, stop).await?) });
 
         let machine = Machine {
+            neighbours: Arc::new(nova_link::neighbours::FakeNeighbours::default()),
             links: Arc::new(FakeLinks::default()),
             firewall: Arc::new(FakeNetworkFirewall::default()),
             dhcp: Arc::new(FakeDhcpServers::default()),

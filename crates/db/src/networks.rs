@@ -12,10 +12,12 @@ use crate::row::Row;
 use crate::value::Value;
 
 mod modify;
+mod take_over;
 #[cfg(test)]
 mod tests;
 
 pub use modify::{Vpn, set_host, set_project, set_vpn, vpns};
+pub use take_over::{abandoned, take_over};
 
 /// Stores networks and all their addresses. Call it inside a transaction: all or none.
 ///
@@ -33,7 +35,7 @@ pub async fn create(conn: &mut Conn, plans: &[NetworkPlan]) -> Result<Vec<Networ
     Ok(ids)
 }
 
-fn values(plan: &NetworkPlan) -> [Value; 12] {
+fn values(plan: &NetworkPlan) -> [Value; 13] {
     [
         plan.cidr.into(),
         plan.cidr.netmask().into(),
@@ -47,6 +49,7 @@ fn values(plan: &NetworkPlan) -> [Value; 12] {
         plan.vpn_private_address.into(),
         plan.vpn_public_port.into(),
         false.into(),
+        plan.multi_host.into(),
     ]
 }
 
@@ -114,8 +117,8 @@ pub async fn disassociate(conn: &mut Conn, project: &ProjectId) -> Result<u64, D
     conn.execute(DISASSOCIATE, &[project.into()]).await
 }
 
-/// Makes `host` the one that serves every network that nobody serves, or whose server's lease is over, and renews its
-/// own. Returns all that it serves now. A network that has a new server has a new epoch.
+/// Makes `host` the one that serves every network that nobody ever served, and renews its own. Returns all that it serves
+/// now. One that another served is [taken over](take_over()). A network that has a new server has a new epoch.
 ///
 /// # Errors
 /// [`DbError::Unavailable`]: then the host may go on until its lease is over.
@@ -125,13 +128,13 @@ pub async fn claim(conn: &mut Conn, host: &HostName, lease_seconds: i32) -> Resu
     on_host(conn, host).await
 }
 
-/// Says where the VPNs of the networks that `host` serves are reached, unless an administrator said it. Returns all that
-/// it serves.
+/// Says where the VPNs of the networks that `host` serves are reached, unless an administrator said it. What another host
+/// said of itself is over. Returns all that it serves.
 ///
 /// # Errors
 /// [`DbError::Duplicate`] when another network has that address and port; [`DbError::Unavailable`].
 pub async fn publish_vpns(conn: &mut Conn, host: &HostName, address: Ipv4Addr) -> Result<Vec<Network>, DbError> {
-    conn.execute(PUBLISH_VPNS, &[address.into(), host.into()]).await?;
+    conn.execute(PUBLISH_VPNS, &[address.into(), host.into(), host.into(), host.into()]).await?;
     on_host(conn, host).await
 }
 
@@ -188,13 +191,15 @@ fn network(row: &Row) -> Result<Network, DbError> {
         vpn_public_port: row.narrow_some("vpn_public_port")?,
         project: row.parse_some("project_id")?,
         host: row.parse_some("host")?,
+        multi_host: row.get("multi_host")?,
+        vpn_host: row.parse_some("vpn_host")?,
     })
 }
 
 const INSERT: &str = "insert into networks (cidr, netmask, broadcast, label, bridge, gateway, dhcp_start, dns, vlan, \
-     vpn_private_address, vpn_public_port, injected) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     vpn_private_address, vpn_public_port, injected, multi_host) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const SELECT: &str = "select id, label, cidr, bridge, gateway, dhcp_start, dns, vlan, vpn_private_address, \
-     vpn_public_address, vpn_public_port, project_id, host from networks where deleted = false";
+     vpn_public_address, vpn_public_port, project_id, host, multi_host, vpn_host from networks where deleted = false";
 const UNUSED: &str = "select id from networks where project_id is null and vlan is not null and deleted = false \
      order by id limit 1 {skip_locked}";
 const ASSOCIATE: &str = "update networks set project_id = ?, updated_at = {now} where id = ? and project_id is null";
@@ -204,10 +209,11 @@ const DISASSOCIATE: &str =
     "update networks set project_id = null, updated_at = {now} where project_id = ? and deleted = false";
 // MySQL assigns from left to right: the epoch is compared with the host that was.
 const CLAIM: &str = "update networks set epoch = case when host = ? then epoch else epoch + 1 end, host = ?, \
-     lease_until = {now+?}, updated_at = {now} where deleted = false \
-     and (host is null or host = ? or lease_until is null or lease_until < {now})";
-const PUBLISH_VPNS: &str = "update networks set vpn_public_address = ?, updated_at = {now} where host = ? \
-     and vpn_private_address is not null and vpn_public_address is null and project_id is not null and deleted = false";
+     lease_until = {now+?}, updated_at = {now} where deleted = false and multi_host = false \
+     and (host = ? or (host is null and epoch = 0))";
+const PUBLISH_VPNS: &str = "update networks set vpn_public_address = ?, vpn_host = ?, updated_at = {now} where host = ? \
+     and vpn_private_address is not null and (vpn_public_address is null or vpn_host <> ?) \
+     and project_id is not null and deleted = false";
 const LET_GO: &str = "update networks set lease_until = null, updated_at = {now} where host = ? and deleted = false";
 const LOCK: &str = "select id from networks where id = ? and deleted = false {for_update}";
 const DELETE_ADDRESSES: &str = "update fixed_ips set deleted = true, deleted_at = {now} \

@@ -1,5 +1,6 @@
 //! Where Nova meets the kernel's network: bridges and addresses ([`links`]) as each manager wants them ([`carrier`]),
-//! the firewalls of compute hosts ([`guests`]) and of network hosts ([`gateway`]), and dnsmasq ([`dnsmasq`]).
+//! who else has an address ([`neighbours`]), the firewalls of compute hosts ([`guests`]) and of network hosts ([`gateway`]),
+//! and dnsmasq ([`dnsmasq`]).
 //!
 //! Each is a small trait with the real thing and, behind feature `fake`, one in memory that keeps the same contract.
 //! Every call compares with what is there and changes only what differs, so a restart changes no packet's path.
@@ -11,6 +12,7 @@ pub mod gateway;
 pub mod guests;
 pub mod links;
 mod machine;
+pub mod neighbours;
 mod nft;
 mod sysctl;
 

@@ -1,10 +1,10 @@
 //! Bridges and what is on them. Taps are made by the hypervisor; the firewall knows them by name before they exist.
 
-mod announce;
 #[cfg(feature = "fake")]
 mod fake;
 mod kernel;
 mod migrate;
+mod ports;
 mod segments;
 
 use std::net::Ipv4Addr;
@@ -17,6 +17,7 @@ use nova_types::net::is_interface_name;
 #[cfg(feature = "fake")]
 pub use fake::{FakeLinks, links_contract, segments_contract};
 pub use kernel::KernelLinks;
+pub(crate) use ports::leads_somewhere;
 
 use crate::SettingError;
 

@@ -11,6 +11,8 @@
 mod floating;
 #[path = "kernel/namespace.rs"]
 mod namespace;
+#[path = "kernel/neighbours.rs"]
+mod neighbours;
 
 use std::net::Ipv4Addr;
 use std::path::Path;

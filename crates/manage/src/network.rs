@@ -91,6 +91,7 @@ fn request(
         vpn_start: number("the first VPN port", vpn_start)?.unwrap_or(flags.vpn_start),
         vpn_clients: flags.cnt_vpn_clients,
         label: label.map(str::to_owned),
+        multi_host: flags.multi_host,
     })
 }
 

@@ -30,6 +30,9 @@ pub enum NetworkError {
     /// A bridge or an address.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The machines on a link.
+    #[error(transparent)]
+    Neighbours(#[from] nova_link::neighbours::NeighbourError),
     /// Nowhere to bind floating addresses.
     #[error("there is no default route, so floating addresses need --public_interface")]
     NoPublicInterface,

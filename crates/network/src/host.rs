@@ -1,5 +1,7 @@
 //! The networks of this host: each turn reads the rows, compares, and mends what differs.
 
+mod entry;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -14,14 +16,12 @@ use nova_types::network::Network;
 use tracing::{debug, info, warn};
 
 use crate::floating::Floating;
+use crate::host::entry::Entry;
 use crate::plan::{Plan, Served, gateway, in_use, plan};
 use crate::settings::Settings;
 use crate::spool::{self, LeaseKind};
 use crate::{Machine, NetworkError};
 
-/// How long networks stay ours when we fall silent; then another host may serve them.
-const LEASE_SECONDS: i32 = 30;
-const RENEW: Duration = Duration::from_secs(10);
 /// How often the firewall is compared with what it should be when nothing changed.
 const COMPARE: Duration = Duration::from_secs(30);
 
@@ -34,7 +34,9 @@ pub(crate) struct NetworkHost {
     served: BTreeMap<String, Served>,
     /// Whether that is all: a former process may have served others, and not come to the end of leaving them.
     complete: bool,
+    began: Instant,
     claimed: Option<Instant>,
+    entry: Entry,
     firewall: Option<(Gateway, Instant)>,
     floating: Floating,
     /// What was last said of a bridge, so that it is said once.
@@ -51,7 +53,9 @@ impl NetworkHost {
             machine,
             served: BTreeMap::new(),
             complete: false,
+            began: Instant::now(),
             claimed: None,
+            entry: Entry::default(),
             firewall: None,
             floating: Floating::default(),
             complaints: BTreeMap::new(),
@@ -69,8 +73,10 @@ impl NetworkHost {
             // A folder that cannot be read keeps no guest from its address.
             noted => self.complain("leases", noted.err().map(|error| chain(&error).to_string())),
         }
-        let rows = self.rows().await?;
-        let plan = plan(&rows, &self.settings);
+        let mut rows = self.rows().await?;
+        self.take_over(&mut rows).await?;
+        let mut plan = plan(&rows, &self.settings);
+        self.admit(&mut plan).await?;
         for id in &plan.crowded_out {
             let text = format!("Network {id} is not served: its bridge carries another network.");
             self.complain(&id.to_string(), Some(text));
@@ -118,18 +124,20 @@ impl NetworkHost {
         Ok(())
     }
 
-    /// Reads the networks of this host. It claims those that nobody serves, at once when one is new, and now and then
-    /// those whose host fell silent.
+    /// Reads the networks of this host. It claims those that nobody ever served at once, and now and then its own.
     async fn rows(&mut self) -> Result<Vec<Network>, NetworkError> {
         let host = &self.settings.host;
         let mut rows = networks::list(&mut self.db.read().await?).await?;
-        if self.claimed.is_none_or(|last| last.elapsed() >= RENEW) || rows.iter().any(|row| row.host.is_none()) {
-            let begun = Instant::now();
-            rows = transaction!(self.db, |tx| { networks::claim(tx, host, LEASE_SECONDS).await })?;
+        let nobodys = |row: &Network| row.host.is_none() && !row.multi_host;
+        if self.claimed.is_none_or(|last| last.elapsed() >= self.settings.renew) || rows.iter().any(nobodys) {
+            let (begun, lease_seconds) = (Instant::now(), self.settings.lease_seconds);
+            rows = transaction!(self.db, |tx| { networks::claim(tx, host, lease_seconds).await })?;
             self.claimed = Some(begun);
         }
         let mine = |row: &Network| row.host.as_ref() == Some(host);
-        let nowhere = |row: &Network| row.vpn_private_address.is_some() && row.vpn_public_address.is_none();
+        let elsewhere = |row: &Network| row.vpn_host.as_ref().is_some_and(|other| other != host);
+        let nowhere =
+            |row: &Network| row.vpn_private_address.is_some() && (row.vpn_public_address.is_none() || elsewhere(row));
         if let Some(address) = self.settings.vpn
             && rows.iter().any(|row| mine(row) && nowhere(row) && in_use(row))
         {
@@ -146,6 +154,9 @@ impl NetworkHost {
             self.forwards = true;
         }
         self.settings.carrier.ensure(&*self.machine.links, &served.bridge, served.tag).await?;
+        if self.entry.is_new(bridge) {
+            self.machine.neighbours.announce(bridge, served.dhcp.gateway).await?;
+        }
         let hosts = fixed_ips::dhcp_hosts(&mut self.db.read().await?, served.id).await?;
         let changed = self.machine.dhcp.set_hosts(&served.dhcp, &hosts).await?;
         if changed > 0 {
@@ -233,6 +244,10 @@ impl NetworkHost {
         gateways.extend(self.served.get(bridge).map(|served| served.dhcp.gateway));
         for gateway in gateways {
             self.machine.links.remove_address(bridge, gateway).await?;
+            // By its answer the switches learn where whoever has it now is; without one nothing is lost.
+            if all.iter().any(|network| network.gateway == gateway && in_use(network)) {
+                let _ = self.machine.neighbours.who_has(bridge, None, gateway).await;
+            }
         }
         // A bridge with guests on it stays, and so does one that guests of this host may need: another host serves it.
         if !all.iter().any(|network| network.bridge == bridge && in_use(network)) {

@@ -20,6 +20,7 @@ use nova_db::Db;
 use nova_link::dnsmasq::{DhcpServers, Dnsmasq, FakeDhcpServers};
 use nova_link::gateway::{FakeNetworkFirewall, KernelNetworkFirewall, NetworkFirewall};
 use nova_link::links::{FakeLinks, KernelLinks, Links};
+use nova_link::neighbours::{FakeNeighbours, KernelNeighbours, Neighbours};
 use nova_run::Runner;
 use nova_service::{Hint, Holder, Membership, Ready, Stop, Ticks, Turn};
 use nova_wire::Topic;
@@ -55,6 +56,8 @@ pub struct Parts {
 pub struct Machine {
     /// Bridges and addresses.
     pub links: Arc<dyn Links>,
+    /// Who else is on them.
+    pub neighbours: Arc<dyn Neighbours>,
     /// Translation and protection.
     pub firewall: Arc<dyn NetworkFirewall>,
     /// DHCP servers.
@@ -80,6 +83,7 @@ impl Machine {
     pub fn simulated() -> Self {
         Self {
             links: Arc::new(FakeLinks::default()),
+            neighbours: Arc::new(FakeNeighbours::default()),
             firewall: Arc::new(FakeNetworkFirewall::default()),
             dhcp: Arc::new(FakeDhcpServers::default()),
             forwards: false,
@@ -90,6 +94,7 @@ impl Machine {
     pub fn real(runner: Arc<dyn Runner>, config: &NetworkConfig) -> Self {
         Self {
             links: Arc::new(KernelLinks),
+            neighbours: Arc::new(KernelNeighbours),
             firewall: Arc::new(KernelNetworkFirewall::new(Arc::clone(&runner))),
             dhcp: Arc::new(Dnsmasq::new(runner, &config.network.networks_path)),
             forwards: true,

@@ -112,6 +112,8 @@ pub(crate) mod tests {
             folder: "/nowhere".into(),
             domain: "novalocal".into(),
             lease: Duration::from_secs(120),
+            renew: Duration::from_secs(10),
+            lease_seconds: 30,
             name_server: None,
             fixed_range: "192.160.0.0/12".parse().unwrap(),
             routing_source: Ipv4Addr::new(172, 16, 0, 9),
@@ -138,6 +140,8 @@ pub(crate) mod tests {
             vpn_public_port: None,
             project: None,
             host: None,
+            multi_host: false,
+            vpn_host: None,
         }
     }
 

@@ -231,6 +231,7 @@ impl Lab {
             vpn_start: 1000,
             vpn_clients: 0,
             label: None,
+            multi_host: false,
         })
         .unwrap();
         let network = transaction!(db, |tx| { networks::create(tx, &plans).await }).unwrap()[0];

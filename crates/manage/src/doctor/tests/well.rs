@@ -39,6 +39,8 @@ fn network() -> Network {
         vpn_private_address: None,
         vpn_public_address: None,
         vpn_public_port: None,
+        multi_host: false,
+        vpn_host: None,
         project: None,
         host: Some("node1".parse().unwrap()),
     }
