@@ -6,3 +6,4 @@ alter table networks add column vpn_host varchar(255);
 -- The host that has the address itself, as the router of its guests.
 alter table fixed_ips add column host varchar(255);
 create unique index uq_fixed_ips_host on fixed_ips (network_id, host, live);
+create index ix_fixed_ips_host on fixed_ips (host);

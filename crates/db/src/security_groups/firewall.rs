@@ -11,7 +11,7 @@ use nova_types::{HostName, InstanceId, NetworkId, ProjectId, SecurityGroupId};
 use tracing::warn;
 
 use super::rules;
-use crate::{Conn, DbError, Row};
+use crate::{Conn, DbError, Row, routers};
 
 /// A mark of everything that a host's firewall depends on: where it is the same, nothing has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,9 +20,11 @@ pub struct FirewallStamp {
     groups: BTreeMap<i32, i32>,
     /// For every network with a guest here: how many addresses are held, and two sums over their holders.
     networks: BTreeMap<i32, (i64, i64, i64)>,
+    /// This host's own addresses: its guests are served from there.
+    routers: BTreeMap<NetworkId, std::net::Ipv4Addr>,
 }
 
-/// Reads the mark of a host: two queries, no row per guest. Read it **before** [`for_host`], so that a change in
+/// Reads the mark of a host: three queries, no row per guest. Read it **before** [`for_host`], so that a change in
 /// between is seen the next time.
 ///
 /// # Errors
@@ -57,6 +59,7 @@ pub async fn changed(conn: &mut Conn, host: &HostName) -> Result<FirewallStamp, 
         let sums = (row.get("held")?, row.get("first")?, row.get("second")?);
         stamp.networks.insert(row.get("network_id")?, sums);
     }
+    stamp.routers = routers::of_host(conn, host).await?;
     Ok(stamp)
 }
 
@@ -68,10 +71,12 @@ pub async fn changed(conn: &mut Conn, host: &HostName) -> Result<FirewallStamp, 
 /// Only where the database fails.
 pub async fn for_host(conn: &mut Conn, host: &HostName) -> Result<HostFirewall, DbError> {
     const GUESTS: &str = "
-        select i.id, i.project_id, i.mac_address, f.address, f.network_id, n.bridge, n.gateway
+        select i.id, i.project_id, i.mac_address, f.address, f.network_id, n.bridge,
+               coalesce(r.address, n.gateway) as gateway
           from instances i
           join fixed_ips f on f.instance_id = i.id and f.deleted = false
           join networks n on n.id = f.network_id
+          left join fixed_ips r on r.network_id = f.network_id and r.host = i.host and r.deleted = false
          where i.host = ? and i.deleted = false order by i.id";
     const GROUPS: &str = "
         select a.instance_id, a.security_group_id
