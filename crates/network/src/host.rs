@@ -1,6 +1,7 @@
 //! The networks of this host: each turn reads the rows, compares, and mends what differs.
 
 mod entry;
+mod routers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -37,6 +38,8 @@ pub(crate) struct NetworkHost {
     began: Instant,
     claimed: Option<Instant>,
     entry: Entry,
+    /// With which addresses of this host its bridges were last rid of all others.
+    shed: Option<Vec<(String, Option<Ipv4Addr>)>>,
     firewall: Option<(Gateway, Instant)>,
     floating: Floating,
     /// What was last said of a bridge, so that it is said once.
@@ -56,6 +59,7 @@ impl NetworkHost {
             began: Instant::now(),
             claimed: None,
             entry: Entry::default(),
+            shed: None,
             firewall: None,
             floating: Floating::default(),
             complaints: BTreeMap::new(),
@@ -73,8 +77,10 @@ impl NetworkHost {
             // A folder that cannot be read keeps no guest from its address.
             noted => self.complain("leases", noted.err().map(|error| chain(&error).to_string())),
         }
-        let mut rows = self.rows().await?;
+        let all = networks::list(&mut self.db.read().await?).await?;
+        let mut rows = self.rows(&all).await?;
         self.take_over(&mut rows).await?;
+        rows.extend(self.own(&all).await?);
         let mut plan = plan(&rows, &self.settings);
         self.admit(&mut plan).await?;
         for id in &plan.crowded_out {
@@ -82,6 +88,8 @@ impl NetworkHost {
             self.complain(&id.to_string(), Some(text));
         }
         let left = self.leave(&plan).await;
+        let shed = self.shed(&all, &plan).await;
+        self.complain("former addresses of this host", shed.err().map(|error| chain(&error).to_string()));
         let public = self.floating.read(&self.db, &self.settings, &plan).await?;
         let unbound = self.floating.unbind(&public, &self.db, &self.settings, &*self.machine.links).await;
         let firewall = self.protect(&plan, &public, left).await;
@@ -125,9 +133,9 @@ impl NetworkHost {
     }
 
     /// Reads the networks of this host. It claims those that nobody ever served at once, and now and then its own.
-    async fn rows(&mut self) -> Result<Vec<Network>, NetworkError> {
+    async fn rows(&mut self, all: &[Network]) -> Result<Vec<Network>, NetworkError> {
         let host = &self.settings.host;
-        let mut rows = networks::list(&mut self.db.read().await?).await?;
+        let mut rows = all.to_vec();
         let nobodys = |row: &Network| row.host.is_none() && !row.multi_host;
         if self.claimed.is_none_or(|last| last.elapsed() >= self.settings.renew) || rows.iter().any(nobodys) {
             let (begun, lease_seconds) = (Instant::now(), self.settings.lease_seconds);
@@ -157,7 +165,11 @@ impl NetworkHost {
         if self.entry.is_new(bridge) {
             self.machine.neighbours.announce(bridge, served.dhcp.gateway).await?;
         }
-        let hosts = fixed_ips::dhcp_hosts(&mut self.db.read().await?, served.id).await?;
+        let conn = &mut self.db.read().await?;
+        let hosts = match served.own_guests {
+            true => fixed_ips::dhcp_hosts_on(conn, served.id, &self.settings.host).await?,
+            false => fixed_ips::dhcp_hosts(conn, served.id).await?,
+        };
         let changed = self.machine.dhcp.set_hosts(&served.dhcp, &hosts).await?;
         if changed > 0 {
             debug!(bridge, changed, hosts = hosts.len(), "DHCP hosts of {bridge} changed.");
@@ -245,7 +257,7 @@ impl NetworkHost {
         for gateway in gateways {
             self.machine.links.remove_address(bridge, gateway).await?;
             // By its answer the switches learn where whoever has it now is; without one nothing is lost.
-            if all.iter().any(|network| network.gateway == gateway && in_use(network)) {
+            if all.iter().any(|network| network.gateway == gateway && in_use(network) && !network.multi_host) {
                 let _ = self.machine.neighbours.who_has(bridge, None, gateway).await;
             }
         }

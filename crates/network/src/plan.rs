@@ -21,6 +21,8 @@ pub(crate) struct Served {
     pub(crate) tag: Option<Vlan>,
     pub(crate) dhcp: DhcpNetwork,
     pub(crate) guests: GuestNetwork,
+    /// Whether the guests of other hosts are theirs to serve.
+    pub(crate) own_guests: bool,
 }
 
 /// What this host serves, by bridge, and the networks that it cannot because their bridge carries another.
@@ -61,6 +63,7 @@ fn serve(network: &Network, settings: &Settings) -> Served {
     Served {
         id,
         tag: vlan,
+        own_guests: network.multi_host,
         bridge: Bridge { name: bridge.clone(), address: Ipv4Net::new(gateway, cidr.prefix_len()).ok(), mtu: None },
         dhcp: DhcpNetwork {
             bridge: bridge.clone(),

@@ -59,9 +59,18 @@ impl Entry {
             Some(_) => {}
             None => {
                 if self.kept_out.remove(bridge).is_some() {
-                    info!(bridge, "Nothing keeps this host from serving {bridge}, if it is still to.");
+                    info!(bridge, "Nobody else serves {bridge} any more; this host begins.");
                 }
             }
+        }
+    }
+
+    /// Forgets why bridges were not served that this host is not to serve any more.
+    fn settle(&mut self, is_open: impl Fn(&str) -> bool) {
+        let settled: Vec<String> = self.kept_out.keys().filter(|bridge| !is_open(bridge)).cloned().collect();
+        for bridge in settled {
+            self.kept_out.remove(&bridge);
+            info!(bridge, "The host of {bridge} has come back; this one leaves it alone.");
         }
     }
 }
@@ -94,6 +103,7 @@ impl NetworkHost {
             return Ok(());
         }
         let abandoned = networks::abandoned(&mut self.db.read().await?, host).await?;
+        self.entry.settle(|bridge| abandoned.iter().chain(rows.iter()).any(|row| row.bridge == bridge));
         if abandoned.is_empty() {
             return Ok(());
         }
@@ -127,7 +137,6 @@ impl NetworkHost {
     /// [`NetworkError::Link`] when it cannot be seen what this host serves already.
     pub(super) async fn admit(&mut self, plan: &mut Plan) -> Result<(), NetworkError> {
         self.entry.admitted.retain(|bridge, id| plan.served.get(bridge).is_some_and(|served| served.id == *id));
-        self.entry.kept_out.retain(|bridge, _| !self.entry.admitted.contains_key(bridge));
         if plan.served.values().all(|served| self.entry.admits(served)) {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 mod entry;
 mod floating;
+mod routers;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
