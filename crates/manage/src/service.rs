@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 use clap::Subcommand;
-use nova_db::{compute_nodes, instances, services};
+use nova_db::{DbError, compute_nodes, instances, routers, services, transaction};
 use nova_types::service::Service;
 use nova_types::{HostName, ProjectId};
 use serde_json::Value;
@@ -15,6 +15,8 @@ use crate::output::{List, Output, moment, python, shown, text};
 /// What stands in the place of a project in the first two rows.
 const TOTAL: &str = "(total)";
 const USED: &str = "(used)";
+const COMPUTE: &str = "nova-compute";
+const NETWORK: &str = "nova-network";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -39,6 +41,8 @@ pub(crate) enum Action {
     Enable(Named),
     /// Keep new work away from a daemon
     Disable(Named),
+    /// Forget a daemon that is gone; the addresses that its host had as a router are free after a while
+    Delete(Named),
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,6 +62,7 @@ impl Action {
             Self::DescribeResource { host, output } => describe_resource(cx, &parse(&host)?, output).await,
             Self::Enable(named) => set(cx, &named, false).await,
             Self::Disable(named) => set(cx, &named, true).await,
+            Self::Delete(named) => delete(cx, &named).await,
         }
     }
 }
@@ -127,5 +132,34 @@ async fn set(cx: &mut Context<'_, '_>, named: &Named, disabled: bool) -> anyhow:
         bail!("no {} on {host}; nova-manage service list shows all", named.service);
     }
     services::set_disabled(&mut cx.db.write().await?, &host, &named.service, disabled).await?;
+    Ok(())
+}
+
+/// With the daemon go the addresses that only it needs: another that came back would take new ones.
+async fn delete(cx: &mut Context<'_, '_>, named: &Named) -> anyhow::Result<()> {
+    let (host, binary) = (parse(&named.host)?, named.service.as_str());
+    let down_after = i64::try_from(cx.config.common.service_down_time.as_secs()).unwrap_or(i64::MAX);
+    let mut conn = cx.db.read().await?;
+    let (all, here) = (services::list(&mut conn).await?, instances::on_host(&mut conn, &host).await?.len());
+    drop(conn);
+    let Some(daemon) = all.into_iter().find(|s| s.host == host && s.binary == binary) else {
+        bail!("no {binary} on {host}; nova-manage service list shows all");
+    };
+    if !daemon.gave_up && daemon.is_up(down_after) {
+        bail!("{binary} on {host} reported {} s ago; stop it first", daemon.silent_seconds.max(0));
+    }
+    if here > 0 && [COMPUTE, NETWORK].contains(&binary) {
+        bail!("{host} has {here} instances; nova-manage host evacuate {host} gives them to other hosts");
+    }
+    let quarantine = cx.config.network.fixed_ip_disassociate_timeout.as_secs();
+    let quarantine = i32::try_from(quarantine).unwrap_or(i32::MAX);
+    let freed = transaction!(cx.db, |tx| -> DbError {
+        let freed = if binary == NETWORK { routers::release(tx, &host, quarantine).await? } else { 0 };
+        services::delete(tx, &host, binary).await?;
+        Ok(freed)
+    })?;
+    if freed > 0 {
+        cx.note(format_args!("{host} had {freed} addresses of its own; they are free in {quarantine} s."));
+    }
     Ok(())
 }

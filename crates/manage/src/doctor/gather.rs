@@ -8,13 +8,16 @@ use std::{fs, io};
 
 use anyhow::bail;
 use nova_config::ClientKeys;
-use nova_db::{accounts, compute_nodes, fixed_ips, instances, networks, security_groups, services};
+use nova_db::{accounts, compute_nodes, fixed_ips, instances, networks, routers, security_groups, services};
+use nova_link::carrier::Carrier;
 use nova_link::dnsmasq::{hosts_path, pid_path};
 use nova_link::links::{KernelLinks, Links};
+use nova_link::neighbours::{KernelNeighbours, Neighbours};
 use nova_run::{Command, Host, Runner};
-use nova_types::InstanceId;
 use nova_types::instance::Instance;
 use nova_types::network::Network;
+use nova_types::service::Service;
+use nova_types::{InstanceId, Mac};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -28,6 +31,7 @@ const SIMULATED: &str = "simulated";
 #[derive(Debug)]
 pub(crate) struct Eyes {
     pub(crate) links: Arc<dyn Links>,
+    pub(crate) neighbours: Arc<dyn Neighbours>,
     pub(crate) runner: Arc<dyn Runner>,
     /// Where `/proc` is.
     pub(crate) proc: PathBuf,
@@ -37,7 +41,8 @@ pub(crate) struct Eyes {
 impl Eyes {
     pub(crate) fn here() -> Self {
         let keys = ClientKeys::of_shell();
-        Self { links: Arc::new(KernelLinks), runner: Arc::new(Host), proc: "/proc".into(), keys }
+        let neighbours = Arc::new(KernelNeighbours);
+        Self { links: Arc::new(KernelLinks), neighbours, runner: Arc::new(Host), proc: "/proc".into(), keys }
     }
 
     /// Looks at the machine and reads the rows about it.
@@ -45,7 +50,9 @@ impl Eyes {
         let (common, flags) = (&cx.config.common, &cx.config.network);
         let conn = &mut cx.db.read().await?;
         let daemons = services::list(conn).await?;
-        let networks = networks::list(conn).await?;
+        let mut networks = networks::list(conn).await?;
+        routers::seen_from(conn, &common.host, &mut networks).await?;
+        let abandoned = self.abandoned(cx, &daemons).await?;
         let nodes = compute_nodes::list(conn, i64::MAX).await?;
         let pretends = nodes.iter().any(|node| node.host == common.host && node.hypervisor_type == SIMULATED);
         let tables = self.tables().await;
@@ -65,6 +72,7 @@ impl Eyes {
             links: self.links().await,
             dnsmasq: served.map(dnsmasq).collect::<BTreeMap<_, _>>(),
             networks,
+            abandoned,
             forwarding: self.setting("sys/net/ipv4/ip_forward"),
             bridge_filter: self.setting("sys/net/bridge/bridge-nf-call-iptables"),
             metadata_rule,
@@ -74,6 +82,29 @@ impl Eyes {
             metadata: (place, Ok(answers(&endpoint.ec2_dmz_host, endpoint.ec2_port).await.err())),
             keys: self.keys(cx).await?,
         })
+    }
+
+    /// Where this host has a nova-network, asks as that would who has the gateways of silent hosts.
+    async fn abandoned(
+        &self,
+        cx: &Context<'_, '_>,
+        daemons: &[Service],
+    ) -> anyhow::Result<Vec<(Network, Asked<Option<Mac>>)>> {
+        let (host, flags) = (&cx.config.common.host, &cx.config.network);
+        let carrier = Carrier::of(flags.network_manager, flags.flat_interface.as_deref(), &flags.vlan_interface);
+        let real = carrier != Carrier::ByHand && !flags.fake_network;
+        if !real || !daemons.iter().any(|d| d.host == *host && d.binary == "nova-network") {
+            return Ok(Vec::new());
+        }
+        let mut found = networks::abandoned(&mut cx.db.read().await?, host).await?;
+        found.retain(|network| network.vlan.is_none() || network.project.is_some());
+        let mut asked = Vec::with_capacity(found.len());
+        for network in found {
+            let uplink = carrier.uplink(network.vlan);
+            let answer = self.neighbours.who_has(&network.bridge, uplink.as_deref(), network.gateway).await;
+            asked.push((network, answer.map_err(|e| told("nobody can be asked", e))));
+        }
+        Ok(asked)
     }
 
     /// Reads an instance, and what this machine knows of it.

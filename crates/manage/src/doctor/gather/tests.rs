@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nova_config::ClientKeys;
 use nova_link::dnsmasq::pid_path;
 use nova_link::links::FakeLinks;
+use nova_link::neighbours::FakeNeighbours;
 use nova_run::fake::Script;
 
 use super::{Eyes, answers, foreign, has_default_route};
@@ -14,7 +15,13 @@ use super::{Eyes, answers, foreign, has_default_route};
 fn eyes(script: Script, proc: &Path) -> Eyes {
     let links = FakeLinks::default();
     links.plug("br100", vec!["10.0.0.1/24".parse().unwrap()]);
-    Eyes { links: Arc::new(links), runner: Arc::new(script), proc: proc.to_owned(), keys: ClientKeys::default() }
+    Eyes {
+        links: Arc::new(links),
+        neighbours: Arc::new(FakeNeighbours::default()),
+        runner: Arc::new(script),
+        proc: proc.to_owned(),
+        keys: ClientKeys::default(),
+    }
 }
 
 fn process(proc: &Path, pid: u32, arguments: &[&str]) {

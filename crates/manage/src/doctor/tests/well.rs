@@ -60,6 +60,7 @@ pub(super) fn machine() -> Machine {
         simulated: false,
         daemons: ["nova-api", "nova-scheduler", "nova-network", "nova-compute"].map(service).into(),
         down_after: 60,
+        abandoned: vec![],
         networks: vec![network()],
         flat_interface: None,
         vlan_interface: "eth0".to_owned(),
