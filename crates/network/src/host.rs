@@ -17,6 +17,7 @@ use crate::floating::Floating;
 use crate::plan::{Plan, Served, gateway, in_use, plan};
 use crate::settings::Settings;
 use crate::spool::{self, LeaseKind};
+use crate::told::Told;
 use crate::{Machine, NetworkError};
 
 /// How long networks stay ours when we fall silent; then another host may serve them.
@@ -37,6 +38,7 @@ pub(crate) struct NetworkHost {
     claimed: Option<Instant>,
     firewall: Option<(Gateway, Instant)>,
     floating: Floating,
+    told: Told,
     /// What was last said of a bridge, so that it is said once.
     complaints: BTreeMap<String, String>,
     forwards: bool,
@@ -54,6 +56,7 @@ impl NetworkHost {
             claimed: None,
             firewall: None,
             floating: Floating::default(),
+            told: Told::default(),
             complaints: BTreeMap::new(),
             forwards,
         }
@@ -86,6 +89,7 @@ impl NetworkHost {
         };
         self.complain("firewall", firewall.err().map(|error| chain(&error).to_string()));
         self.complain("floating addresses", bound.err().map(|error| chain(&error).to_string()));
+        self.told.read(&self.db, &plan).await?;
         for (bridge, served) in &plan.served {
             self.served.insert(bridge.clone(), served.clone());
             let outcome = self.serve(served).await;
@@ -146,15 +150,16 @@ impl NetworkHost {
             self.forwards = true;
         }
         self.settings.carrier.ensure(&*self.machine.links, &served.bridge, served.tag).await?;
-        let hosts = fixed_ips::dhcp_hosts(&mut self.db.read().await?, served.id).await?;
-        let changed = self.machine.dhcp.set_hosts(&served.dhcp, &hosts).await?;
+        let changed = self.told.tell(&self.db, &*self.machine.dhcp, served).await?;
         if changed > 0 {
-            debug!(bridge, changed, hosts = hosts.len(), "DHCP hosts of {bridge} changed.");
+            debug!(bridge, changed, "DHCP hosts of {bridge} changed.");
         }
         match self.machine.dhcp.ensure(&served.dhcp).await? {
             Server::Running => {}
             outcome @ (Server::Started | Server::Restarted) => {
                 debug!(bridge, ?outcome, "The DHCP server of {bridge} was not as it should be.");
+                // Whoever ended it may have been at its files, too.
+                self.told.forget(served.id);
             }
         }
         Ok(())

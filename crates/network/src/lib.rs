@@ -9,6 +9,7 @@ mod host;
 mod plan;
 mod settings;
 pub mod spool;
+mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;

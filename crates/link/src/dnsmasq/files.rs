@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nova_types::network::DhcpHost;
 
-use super::{DhcpError, DhcpNetwork};
+use super::{DhcpChange, DhcpError, DhcpNetwork};
 
 const PREFIX: &str = "nova-";
 
@@ -42,7 +42,7 @@ pub(super) struct HostsChange {
 /// The hosts' files by name, as they were last written.
 pub(super) type Written = BTreeMap<String, String>;
 
-/// Writes one file per host and removes all others, then the leases. Files that `written` knows are not read again.
+/// Writes one file per host and removes all others. Files that `written` knows are not read again.
 pub(super) fn write_hosts(
     folder: &Path,
     network: &DhcpNetwork,
@@ -72,12 +72,36 @@ pub(super) fn write_hosts(
         change.files += 1;
     }
     *written = wanted;
-    let leases = leases_path(folder, &network.bridge);
-    let text = lease_lines(network, hosts);
-    if !fs::read_to_string(&leases).is_ok_and(|found| found == text) {
-        replace(&leases, &text)?;
-    }
     Ok(change)
+}
+
+/// Removes the files of hosts that are gone, then writes those of hosts that are new or different. Looks at no other file.
+pub(super) fn change_hosts(
+    folder: &Path,
+    network: &DhcpNetwork,
+    change: &DhcpChange,
+    written: &mut Written,
+) -> Result<HostsChange, DhcpError> {
+    let path = hosts_path(folder, &network.bridge);
+    let mut done = HostsChange::default();
+    for gone in &change.gone {
+        let name = gone.to_string();
+        if written.remove(&name).is_some() {
+            remove_file(&path.join(name))?;
+            done = HostsChange { files: done.files + 1, tell: true };
+        }
+    }
+    for host in &change.set {
+        let (name, line) = (host.instance.to_string(), host_line(network, host));
+        let was = written.get(&name);
+        if was == Some(&line) {
+            continue;
+        }
+        done = HostsChange { files: done.files + 1, tell: done.tell || was.is_some() };
+        replace(&path.join(&name), &line)?;
+        written.insert(name, line);
+    }
+    Ok(done)
 }
 
 /// `<mac>,<name>,<address>`; the name is the instance's id where the stored one is not plain.
@@ -85,17 +109,7 @@ fn host_line(network: &DhcpNetwork, host: &DhcpHost) -> String {
     format!("{},{}.{},{}\n", host.mac, hostname(host), network.domain, host.address)
 }
 
-/// dnsmasq's lease file: `<expiry> <mac> <address> <name> <client id>`, for hosts that asked for their address.
-fn lease_lines(network: &DhcpNetwork, hosts: &[DhcpHost]) -> String {
-    let leased = hosts.iter().filter(|host| host.leased);
-    let line = |host: &DhcpHost| {
-        let expiry = host.updated_at.unix_timestamp() + i64::try_from(network.lease.as_secs()).unwrap_or(i64::MAX / 2);
-        format!("{expiry} {} {} {} *\n", host.mac, host.address, hostname(host))
-    };
-    leased.map(line).collect()
-}
-
-fn hostname(host: &DhcpHost) -> String {
+pub(super) fn hostname(host: &DhcpHost) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let good = (1..=63).contains(&host.hostname.len()) && host.hostname.chars().all(plain);
     if good && !host.hostname.starts_with('-') { host.hostname.clone() } else { host.instance.to_string() }
@@ -138,7 +152,7 @@ fn names(path: &Path) -> Result<BTreeSet<String>, DhcpError> {
 }
 
 /// Writes beside the file and renames. What the name starts with keeps dnsmasq from reading the half of it.
-fn replace(path: &Path, text: &str) -> Result<(), DhcpError> {
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), DhcpError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let aside = path.with_file_name(format!(".{name}.new"));
     let write = || {

@@ -36,14 +36,11 @@ fn host(number: u8, hostname: &str, leased: bool) -> DhcpHost {
 fn tree(folder: &Path) -> String {
     let hosts = hosts_path(folder, "br100");
     let files = names(&hosts).unwrap().into_iter();
-    let mut text: String =
-        files.map(|name| format!("{name}: {}", fs::read_to_string(hosts.join(&name)).unwrap())).collect();
-    text.push_str(&fs::read_to_string(leases_path(folder, "br100")).unwrap());
-    text
+    files.map(|name| format!("{name}: {}", fs::read_to_string(hosts.join(&name)).unwrap())).collect()
 }
 
 #[test]
-fn each_host_is_a_file_and_those_that_asked_are_leases() {
+fn each_host_is_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("networks");
     let hosts = [host(3, "i-00000003", true), host(4, "web\n1", false)];
@@ -55,9 +52,38 @@ fn each_host_is_a_file_and_those_that_asked_are_leases() {
     expect![[r#"
         i-00000003: 02:16:3e:00:00:03,i-00000003.novalocal,10.0.0.3
         i-00000004: 02:16:3e:00:00:04,i-00000004.novalocal,10.0.0.4
-        120 02:16:3e:00:00:03 10.0.0.3 i-00000003 *
     "#]]
     .assert_eq(&tree(&path));
+}
+
+#[test]
+fn a_change_touches_the_files_it_names_and_no_other_however_many_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut written = Written::new();
+    let hosts: Vec<DhcpHost> = (2..=254).map(|number| host(number, "a", true)).collect();
+    write_hosts(folder.path(), &network(), &hosts, &mut written).unwrap();
+    // What somebody else did to other files is not looked at, and mended by the next comparison of all.
+    let path = hosts_path(folder.path(), "br100");
+    fs::remove_file(path.join("i-00000009")).unwrap();
+    fs::write(path.join("stranger"), "").unwrap();
+    let mut change = |set: &[DhcpHost], gone: &[u32]| {
+        let gone = gone.iter().map(|id| InstanceId::new(*id)).collect();
+        change_hosts(folder.path(), &network(), &DhcpChange { set: set.to_vec(), gone }, &mut written).unwrap()
+    };
+    assert_eq!(change(&[host(255, "new", false)], &[]), HostsChange { files: 1, tell: false });
+    assert_eq!(change(&[host(3, "a", false)], &[]), HostsChange { files: 0, tell: false }, "a lease is no host's");
+    assert_eq!(change(&[host(3, "b", false)], &[]), HostsChange { files: 1, tell: true });
+    assert_eq!(change(&[], &[4, 1000]), HostsChange { files: 1, tell: true });
+    assert_eq!(change(&[], &[]), HostsChange::default());
+    let found = names(&path).unwrap();
+    let is_there =
+        ["i-00000003", "i-00000004", "i-00000009", "i-000000ff", "stranger"].map(|name| found.contains(name));
+    assert_eq!(is_there, [true, false, false, true, true]);
+    let mut hosts: Vec<DhcpHost> = hosts.into_iter().filter(|host| host.instance != InstanceId::new(4)).collect();
+    hosts[1].hostname = "b".into();
+    hosts.push(host(255, "new", false));
+    let mended = write_hosts(folder.path(), &network(), &hosts, &mut written).unwrap();
+    assert_eq!(mended, HostsChange { files: 2, tell: true });
 }
 
 #[test]
