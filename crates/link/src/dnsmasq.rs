@@ -48,8 +48,8 @@ pub trait DhcpServers: Send + Sync + std::fmt::Debug {
 
     /// Changes some hosts of a network and leaves the others as they are, unlooked at. Returns how many entries changed.
     ///
-    /// Each is known to the server as after [`set_hosts`](Self::set_hosts); a call that changes nothing passes on what
-    /// a former one was too early for.
+    /// A new host is known to the server at once, one that is different, or has the address of one that is gone, within a
+    /// second of the next call, and that one is gone within ten; so call it again, if with no change.
     ///
     /// # Errors
     /// [`DhcpError::NotSet`] before the first [`set_hosts`](Self::set_hosts), and after anything failed; else as there.

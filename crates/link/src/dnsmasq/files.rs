@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -76,19 +77,24 @@ pub(super) fn write_hosts(
 }
 
 /// Removes the files of hosts that are gone, then writes those of hosts that are new or different. Looks at no other file.
+///
+/// Of one that is gone dnsmasq need not hear soon, as nobody asks for it, but must before another has its address, of which
+/// it would hear nothing: `stale` are the addresses of those that it still knows.
 pub(super) fn change_hosts(
     folder: &Path,
     network: &DhcpNetwork,
     change: &DhcpChange,
     written: &mut Written,
+    stale: &mut BTreeSet<Ipv4Addr>,
 ) -> Result<HostsChange, DhcpError> {
     let path = hosts_path(folder, &network.bridge);
     let mut done = HostsChange::default();
     for gone in &change.gone {
         let name = gone.to_string();
-        if written.remove(&name).is_some() {
+        if let Some(line) = written.remove(&name) {
             remove_file(&path.join(name))?;
-            done = HostsChange { files: done.files + 1, tell: true };
+            stale.extend(address(&line));
+            done.files += 1;
         }
     }
     for host in &change.set {
@@ -97,7 +103,8 @@ pub(super) fn change_hosts(
         if was == Some(&line) {
             continue;
         }
-        done = HostsChange { files: done.files + 1, tell: done.tell || was.is_some() };
+        let tell = was.is_some() || stale.contains(&host.address);
+        done = HostsChange { files: done.files + 1, tell: done.tell || tell };
         replace(&path.join(&name), &line)?;
         written.insert(name, line);
     }
@@ -107,6 +114,11 @@ pub(super) fn change_hosts(
 /// `<mac>,<name>,<address>`; the name is the instance's id where the stored one is not plain.
 fn host_line(network: &DhcpNetwork, host: &DhcpHost) -> String {
     format!("{},{}.{},{}\n", host.mac, hostname(host), network.domain, host.address)
+}
+
+/// The address that a host's line ends with.
+fn address(line: &str) -> Option<Ipv4Addr> {
+    line.trim_end().rsplit(',').next()?.parse().ok()
 }
 
 pub(super) fn hostname(host: &DhcpHost) -> String {

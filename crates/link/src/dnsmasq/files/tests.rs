@@ -68,12 +68,13 @@ fn a_change_touches_the_files_it_names_and_no_other_however_many_there_are() {
     fs::write(path.join("stranger"), "").unwrap();
     let mut change = |set: &[DhcpHost], gone: &[u32]| {
         let gone = gone.iter().map(|id| InstanceId::new(*id)).collect();
-        change_hosts(folder.path(), &network(), &DhcpChange { set: set.to_vec(), gone }, &mut written).unwrap()
+        let change = DhcpChange { set: set.to_vec(), gone };
+        change_hosts(folder.path(), &network(), &change, &mut written, &mut BTreeSet::new()).unwrap()
     };
     assert_eq!(change(&[host(255, "new", false)], &[]), HostsChange { files: 1, tell: false });
     assert_eq!(change(&[host(3, "a", false)], &[]), HostsChange { files: 0, tell: false }, "a lease is no host's");
     assert_eq!(change(&[host(3, "b", false)], &[]), HostsChange { files: 1, tell: true });
-    assert_eq!(change(&[], &[4, 1000]), HostsChange { files: 1, tell: true });
+    assert_eq!(change(&[], &[4, 1000]), HostsChange { files: 1, tell: false });
     assert_eq!(change(&[], &[]), HostsChange::default());
     let found = names(&path).unwrap();
     let is_there =
@@ -97,6 +98,25 @@ fn dnsmasq_is_told_of_what_changed_or_went_and_not_of_what_is_new() {
     assert_eq!(change(&[host(4, "b", true)]), HostsChange { files: 2, tell: true });
     fs::write(hosts_path(folder.path(), "br100").join(".i-00000009.new"), "half of it").unwrap();
     assert_eq!(change(&[host(4, "b", true)]), HostsChange { files: 1, tell: false });
+}
+
+#[test]
+fn dnsmasq_is_told_of_who_went_before_another_has_the_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut written, mut stale) = (Written::new(), BTreeSet::new());
+    write_hosts(folder.path(), &network(), &[host(3, "a", true), host(4, "b", true)], &mut written).unwrap();
+    let heir = DhcpHost { address: Ipv4Addr::new(10, 0, 0, 3), ..host(5, "c", false) };
+    for (set, gone, files, tell) in [
+        (vec![], vec![3], 1, false),
+        (vec![host(6, "d", false)], vec![], 1, false),
+        (vec![heir.clone()], vec![], 1, true),
+        // At once.
+        (vec![DhcpHost { address: Ipv4Addr::new(10, 0, 0, 4), ..host(7, "e", false) }], vec![4], 2, true),
+    ] {
+        let change = DhcpChange { set, gone: gone.into_iter().map(InstanceId::new).collect() };
+        let done = change_hosts(folder.path(), &network(), &change, &mut written, &mut stale).unwrap();
+        assert_eq!(done, HostsChange { files, tell }, "{change:?}");
+    }
 }
 
 #[test]
