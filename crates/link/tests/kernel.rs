@@ -9,6 +9,8 @@
 
 #[path = "kernel/floating.rs"]
 mod floating;
+#[path = "kernel/many.rs"]
+mod many;
 #[path = "kernel/namespace.rs"]
 mod namespace;
 #[path = "kernel/vxlan.rs"]
