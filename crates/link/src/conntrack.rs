@@ -20,6 +20,33 @@ pub(crate) enum Flow {
     As(Ipv4Addr),
 }
 
+/// An open connection, as the host that receives it sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Connection {
+    /// Who opened it.
+    pub(crate) from: Ipv4Addr,
+    /// Where it leads after translation.
+    pub(crate) to: Ipv4Addr,
+    /// What it carries.
+    pub(crate) carries: Carries,
+}
+
+/// The protocol of a connection, with what rules may ask of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carries {
+    /// To this port, after translation.
+    Tcp(u16),
+    /// From the first to the second port, after translation.
+    Udp(u16, u16),
+    /// A question of this type and code.
+    Icmp(u8, u8),
+    /// Anything else.
+    Other,
+}
+
+/// Whether a connection is still allowed, though a flow names it.
+pub(crate) type Allowed = Box<dyn Fn(&Connection) -> bool + Send>;
+
 const HEADER_BYTES: usize = 16;
 const NFGEN_BYTES: usize = 4;
 const SUBSYSTEM: u16 = 1 << 8;
@@ -38,16 +65,19 @@ const ZONE: u16 = 18;
 /// The upper two bits of an attribute's type are flags.
 const TYPE_MASK: u16 = 0x3fff;
 const NOT_FOUND: i32 = 2;
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
-/// Forgets every connection that one of `flows` names, and says how many there were.
+/// Forgets every connection that one of `flows` names and that is not `allowed`, and says how many there were.
 ///
 /// # Errors
 /// What the kernel said; some may then be forgotten and others not.
-pub(crate) async fn forget(flows: BTreeSet<Flow>) -> io::Result<usize> {
-    tokio::task::spawn_blocking(move || forget_blocking(&flows)).await.map_err(io::Error::other)?
+pub(crate) async fn forget(flows: BTreeSet<Flow>, allowed: Allowed) -> io::Result<usize> {
+    tokio::task::spawn_blocking(move || forget_blocking(&flows, &allowed)).await.map_err(io::Error::other)?
 }
 
-fn forget_blocking(flows: &BTreeSet<Flow>) -> io::Result<usize> {
+fn forget_blocking(flows: &BTreeSet<Flow>, allowed: &Allowed) -> io::Result<usize> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -59,7 +89,7 @@ fn forget_blocking(flows: &BTreeSet<Flow>) -> io::Result<usize> {
             match kind {
                 DONE => break 'dump,
                 ERROR => check(body)?,
-                _ => doomed.extend(body.get(NFGEN_BYTES..).and_then(|attributes| named(attributes, flows))),
+                _ => doomed.extend(body.get(NFGEN_BYTES..).and_then(|attributes| named(attributes, flows, allowed))),
             }
         }
     }
@@ -79,14 +109,14 @@ fn forget_blocking(flows: &BTreeSet<Flow>) -> io::Result<usize> {
     Ok(forgotten)
 }
 
-/// Returns the attributes that name this connection to the kernel, if it is one of `flows`.
-fn named(connection: &[u8], flows: &BTreeSet<Flow>) -> Option<Vec<u8>> {
-    let mut ends = [None; 4];
+/// Returns the attributes that name this connection to the kernel, if it is one of `flows` and not `allowed`.
+fn named(connection: &[u8], flows: &BTreeSet<Flow>, allowed: &Allowed) -> Option<Vec<u8>> {
+    let (mut asked, mut answered) = (Tuple::default(), Tuple::default());
     let mut kept = Vec::new();
     for (kind, whole, value) in attributes(connection) {
         match kind {
-            ORIGINAL => (ends[0], ends[1]) = addresses(value),
-            REPLY => (ends[2], ends[3]) = addresses(value),
+            ORIGINAL => asked = Tuple::read(value),
+            REPLY => answered = Tuple::read(value),
             _ => {}
         }
         if [ORIGINAL, ID, ZONE].contains(&kind) {
@@ -95,24 +125,63 @@ fn named(connection: &[u8], flows: &BTreeSet<Flow>) -> Option<Vec<u8>> {
         }
     }
     let is = |end: Option<Ipv4Addr>, flow: fn(Ipv4Addr) -> Flow| end.is_some_and(|end| flows.contains(&flow(end)));
-    let named = is(ends[0], Flow::From) || is(ends[1], Flow::To) || is(ends[2], Flow::To) || is(ends[3], Flow::As);
-    named.then_some(kept)
+    let named = is(asked.source, Flow::From)
+        || is(asked.destination, Flow::To)
+        || is(answered.source, Flow::To)
+        || is(answered.destination, Flow::As);
+    let doomed = named && !asked.answered_by(&answered).is_some_and(|connection| allowed(&connection));
+    doomed.then_some(kept)
 }
 
-/// Reads source and destination of a tuple: its attribute 1 holds addresses, there 1 is the source and 2 the destination.
-fn addresses(tuple: &[u8]) -> (Option<Ipv4Addr>, Option<Ipv4Addr>) {
-    let mut ends = (None, None);
-    for (_, _, ip) in attributes(tuple).filter(|(kind, ..)| *kind == 1) {
-        for (kind, _, value) in attributes(ip) {
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tuple {
+    source: Option<Ipv4Addr>,
+    destination: Option<Ipv4Addr>,
+    protocol: u8,
+    ports: (u16, u16),
+    icmp: (u8, u8),
+}
+
+impl Tuple {
+    /// Reads a tuple: its attribute 1 holds addresses, there 1 is the source and 2 the destination; its attribute 2 the
+    /// protocol, there 1 is its number, 2 and 3 are ports, 5 and 6 ICMP's type and code.
+    fn read(tuple: &[u8]) -> Self {
+        let mut read = Self::default();
+        let nested = |wanted| attributes(tuple).filter(move |(kind, ..)| *kind == wanted);
+        for (kind, _, value) in nested(1).flat_map(|(_, _, ip)| attributes(ip)) {
             let address = <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from);
             match kind {
-                1 => ends.0 = address,
-                2 => ends.1 = address,
+                1 => read.source = address,
+                2 => read.destination = address,
                 _ => {}
             }
         }
+        for (kind, _, value) in nested(2).flat_map(|(_, _, protocol)| attributes(protocol)) {
+            let number = value.first().copied().unwrap_or_default();
+            let port = <[u8; 2]>::try_from(value).map_or(0, u16::from_be_bytes);
+            match kind {
+                1 => read.protocol = number,
+                2 => read.ports.0 = port,
+                3 => read.ports.1 = port,
+                5 => read.icmp.0 = number,
+                6 => read.icmp.1 = number,
+                _ => {}
+            }
+        }
+        read
     }
-    ends
+
+    /// The connection that began with this and is answered by the other.
+    fn answered_by(&self, answer: &Self) -> Option<Connection> {
+        let carries = match self.protocol {
+            ICMP => Carries::Icmp(self.icmp.0, self.icmp.1),
+            TCP => Carries::Tcp(answer.ports.0),
+            UDP => Carries::Udp(answer.ports.1, answer.ports.0),
+            _ => Carries::Other,
+        };
+        Some(Connection { from: self.source?, to: answer.source?, carries })
+    }
 }
 
 fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
@@ -181,7 +250,8 @@ mod tests {
         connection.extend(tuple(REPLY | nested, guest, client));
         connection.extend(attribute(7, &[1, 2, 3]));
         connection.extend(attribute(ID, &[0, 0, 0, 7]));
-        let named = |flow| named(&connection, &BTreeSet::from([flow]));
+        let nothing: Allowed = Box::new(|_| false);
+        let named = |flow| named(&connection, &BTreeSet::from([flow]), &nothing);
         let kept = named(Flow::To(guest.into())).unwrap();
         assert_eq!(attributes(&kept).map(|(kind, ..)| kind).collect::<Vec<_>>(), [ORIGINAL, ID]);
         assert!(named(Flow::To(public.into())).is_some() && named(Flow::From(client.into())).is_some());
@@ -190,6 +260,34 @@ mod tests {
             [Flow::From(guest.into()), Flow::As(public.into()), Flow::To(client.into()), Flow::To([10, 0, 0, 4].into())]
         {
             assert!(named(flow).is_none(), "{flow:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_still_allowed_is_not_named() {
+        let (client, public, guest) = ([9, 9, 9, 9], [172, 16, 0, 5], [10, 0, 0, 3]);
+        let ports = |number: u8, from: u16, to: u16| {
+            let parts = [attribute(1, &[number]), attribute(2, &from.to_be_bytes()), attribute(3, &to.to_be_bytes())];
+            attribute(2, &parts.concat())
+        };
+        let icmp =
+            attribute(2, &[attribute(1, &[1]), attribute(4, &[0, 9]), attribute(5, &[8]), attribute(6, &[0])].concat());
+        let with = |kind, from, to, protocol: &[u8]| attribute(kind, &[&tuple(1, from, to)[4..], protocol].concat());
+        for (asked, answered, carries) in [
+            (ports(6, 4000, 1000), ports(6, 22, 4000), Carries::Tcp(22)),
+            (ports(17, 67, 1000), ports(17, 68, 67), Carries::Udp(67, 68)),
+            (icmp.clone(), icmp, Carries::Icmp(8, 0)),
+            (attribute(2, &attribute(1, &[47])), attribute(2, &attribute(1, &[47])), Carries::Other),
+        ] {
+            let mut bytes = with(ORIGINAL, client, public, &asked);
+            bytes.extend(with(REPLY, guest, client, &answered));
+            let (flows, wanted) = (BTreeSet::from([Flow::To(guest.into())]), (client.into(), guest.into()));
+            let seen = move |connection: &Connection| {
+                assert_eq!(*connection, Connection { from: wanted.0, to: wanted.1, carries });
+                true
+            };
+            assert!(named(&bytes, &flows, &(Box::new(seen) as Allowed)).is_none(), "{carries:?}");
+            assert!(named(&bytes, &flows, &(Box::new(|_: &Connection| false) as Allowed)).is_some(), "{carries:?}");
         }
     }
 

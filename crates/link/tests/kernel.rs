@@ -9,6 +9,8 @@
 
 #[path = "kernel/floating.rs"]
 mod floating;
+#[path = "kernel/groups.rs"]
+mod groups;
 #[path = "kernel/namespace.rs"]
 mod namespace;
 

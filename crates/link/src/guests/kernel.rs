@@ -9,6 +9,7 @@ use nova_types::security_group::HostFirewall;
 use tokio::sync::Mutex;
 use tracing::warn;
 
+use super::judge::Judge;
 use super::rules::Rules;
 use super::tables::{BRIDGE, INET, bridge, inet, narrowed};
 use super::{Changed, FirewallChange, FirewallError, GuestFirewall};
@@ -71,12 +72,13 @@ impl KernelGuestFirewall {
         Ok(commands.len())
     }
 
-    /// Forgets connections; those that cannot be now are tried again with the next call.
-    async fn forget(state: &mut State) -> usize {
-        if state.narrowed.is_empty() {
-            return 0;
-        }
-        match conntrack::forget(state.narrowed.clone()).await {
+    /// Forgets connections that the rules in force no longer let in; those that cannot be now are tried again with the
+    /// next call.
+    async fn forget(&self, state: &mut State) -> usize {
+        let Some(applied) = state.applied.as_ref().filter(|_| !state.narrowed.is_empty()) else { return 0 };
+        let judge = Judge::new(applied.clone(), self.project_traffic, state.narrowed.clone());
+        let allowed = Box::new(move |connection: &_| judge.allows(connection));
+        match conntrack::forget(state.narrowed.clone(), allowed).await {
             Ok(forgotten) => {
                 state.narrowed.clear();
                 forgotten
@@ -96,13 +98,13 @@ impl GuestFirewall for KernelGuestFirewall {
         sysctl::bridged_packets_are_filtered(self.runner.as_ref()).await?;
         let mut state = self.state.lock().await;
         let commands = self.converge(&mut state, Rules::of(wanted)).await?;
-        Ok(Changed { commands, forgotten: Self::forget(&mut state).await })
+        Ok(Changed { commands, forgotten: self.forget(&mut state).await })
     }
 
     async fn change(&self, change: &FirewallChange) -> Result<Changed, FirewallError> {
         let mut state = self.state.lock().await;
         let wanted = state.applied.as_ref().ok_or(FirewallError::NotEnsured)?.after(change);
         let commands = self.step(&mut state, wanted).await?;
-        Ok(Changed { commands, forgotten: Self::forget(&mut state).await })
+        Ok(Changed { commands, forgotten: self.forget(&mut state).await })
     }
 }

@@ -83,6 +83,11 @@ pub(crate) fn ct_status(status: &'static str) -> Stmt {
     Statement::Match(Match { left, right: text(status), op: Operator::IN })
 }
 
+/// Whether a packet of TCP has a flag set.
+pub(crate) fn has_flag(flag: &'static str) -> Stmt {
+    Statement::Match(Match { left: field("tcp", "flags"), right: text(flag), op: Operator::IN })
+}
+
 pub(crate) const fn accept() -> Stmt {
     Statement::Accept(None)
 }

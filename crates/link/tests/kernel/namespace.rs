@@ -209,11 +209,16 @@ pub(crate) struct Talk {
 }
 
 impl Talk {
+    /// Whether the next line comes soon, and is this.
+    pub(crate) async fn hears(&mut self, line: &str) -> bool {
+        let mut heard = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(2), self.answers.read_line(&mut heard)).await;
+        matches!(read, Ok(Ok(_))) && heard.trim() == line
+    }
+
     pub(crate) async fn echoes(&mut self, line: &str) -> bool {
         self.child.stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
         self.child.stdin.flush().await.unwrap();
-        let mut answer = String::new();
-        let read = tokio::time::timeout(Duration::from_secs(2), self.answers.read_line(&mut answer)).await;
-        matches!(read, Ok(Ok(_))) && answer.trim() == line
+        self.hears(line).await
     }
 }
