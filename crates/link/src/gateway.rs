@@ -114,7 +114,7 @@ impl NetworkFirewall for KernelNetworkFirewall {
         self.nft.apply(&commands).await?;
         doomed.extend(floating::changed(&found.unwrap_or_default(), &table));
         if !doomed.is_empty() {
-            match conntrack::forget(doomed.clone(), Box::new(|_| false)).await {
+            match conntrack::forget(doomed.clone()).await {
                 Ok(_) => doomed.clear(),
                 Err(error) => warn!(error = %error, flows = doomed.len(),
                     "Connections over floating addresses that moved could not be forgotten; will try again."),

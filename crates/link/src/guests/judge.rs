@@ -10,7 +10,7 @@ use nova_types::security_group::GuestPort;
 
 use super::rules::Rules;
 use super::tables::{DHCP_CLIENT, DHCP_SERVER};
-use crate::conntrack::{Carries, Connection, Flow};
+use crate::conntrack::{Carries, Connection, Fate, Flow, Seen};
 
 /// The rules in force, and what they were cut down by.
 #[derive(Debug)]
@@ -19,20 +19,29 @@ pub(super) struct Judge {
     guests: HashMap<Ipv4Addr, GuestPort>,
     project_traffic: bool,
     narrowed: BTreeSet<Flow>,
+    over: bool,
 }
 
 impl Judge {
-    pub(super) fn new(rules: Rules, project_traffic: bool, narrowed: BTreeSet<Flow>) -> Self {
+    /// `over` says that what was cut may end now.
+    pub(super) fn new(rules: Rules, project_traffic: bool, narrowed: BTreeSet<Flow>, over: bool) -> Self {
         let guests = rules.guests.values().map(|guest| (guest.address, guest.clone())).collect();
-        Self { rules, guests, project_traffic, narrowed }
+        Self { rules, guests, project_traffic, narrowed, over }
     }
 
-    /// Tells whether a connection may go on: that to a guest if it could be opened now, that to a guest which is gone
-    /// not, and any other always, for what guests send out is not judged.
-    pub(super) fn allows(&self, connection: &Connection) -> bool {
+    /// Decides about a connection: that to a guest goes on if it could be opened now, that to a guest which is gone ends,
+    /// and any other stays, for what guests send out is not judged.
+    ///
+    /// One that is not let in any more is cut first and ends later: an answer of the guest to the last packet that came
+    /// through would else be taken for a connection of the guest's own.
+    pub(super) fn fate(&self, seen: &Seen) -> Fate {
+        let Some(connection) = seen.connection.filter(|_| seen.named || seen.cut) else { return Fate::Stays };
         match self.guests.get(&connection.to) {
-            Some(guest) => self.lets_in(guest, connection),
-            None => !self.narrowed.contains(&Flow::To(connection.to)),
+            Some(guest) if self.lets_in(guest, &connection) => Fate::GoesOn,
+            Some(_) if seen.cut && self.over => Fate::Ends,
+            Some(_) => Fate::IsCut,
+            None if seen.cut || self.narrowed.contains(&Flow::To(connection.to)) => Fate::Ends,
+            None => Fate::Stays,
         }
     }
 
@@ -101,12 +110,16 @@ mod tests {
             groups: vec![GroupRules { id: group, rules: rules.iter().map(rule).collect() }],
             members: vec![GroupMembers { id: SecurityGroupId::new(7), addresses: vec![address(7)] }],
         };
-        let gone = BTreeSet::from([Flow::To(address(9)), Flow::From(address(3))]);
-        Judge::new(Rules::of(&wanted), project_traffic, gone)
+        Judge::new(Rules::of(&wanted), project_traffic, BTreeSet::from([Flow::To(address(9))]), false)
     }
 
-    fn allows(judge: &Judge, from: u8, to: u8, carries: Carries) -> bool {
-        judge.allows(&Connection { from: address(from), to: address(to), carries })
+    fn fate(judge: &Judge, from: u8, to: u8, carries: Carries, cut: bool) -> Fate {
+        let connection = Some(Connection { from: address(from), to: address(to), carries });
+        judge.fate(&Seen { connection, named: true, cut })
+    }
+
+    fn allows(judge: &Judge, from: u8, carries: Carries) -> bool {
+        fate(judge, from, 3, carries, false) == Fate::GoesOn
     }
 
     #[test]
@@ -132,24 +145,39 @@ mod tests {
             (1, Carries::Udp(67, 68), true),
             (4, Carries::Udp(67, 68), false),
         ] {
-            assert_eq!(allows(&judge, from, 3, carries), wanted, "{from} {carries:?}");
+            assert_eq!(allows(&judge, from, carries), wanted, "{from} {carries:?}");
         }
     }
 
     #[test]
     fn a_neighbour_goes_on_under_the_flag_and_all_of_everything_by_one_rule() {
-        assert!(allows(&judge(&[], true), 4, 3, Carries::Tcp(80)));
-        assert!(!allows(&judge(&[], false), 4, 3, Carries::Tcp(80)));
-        assert!(!allows(&judge(&[], true), 5, 3, Carries::Tcp(80)));
+        assert!(allows(&judge(&[], true), 4, Carries::Tcp(80)));
+        assert!(!allows(&judge(&[], false), 4, Carries::Tcp(80)));
+        assert!(!allows(&judge(&[], true), 5, Carries::Tcp(80)));
         for carries in [Carries::Tcp(1), Carries::Udp(1, 1), Carries::Icmp(0, 0), Carries::Other] {
-            assert!(allows(&judge(&[("-1", 0, 0, Source::EVERYONE)], false), 5, 3, carries));
+            assert!(allows(&judge(&[("-1", 0, 0, Source::EVERYONE)], false), 5, carries));
         }
     }
 
     #[test]
-    fn what_a_guest_opened_goes_on_and_what_led_to_one_that_is_gone_does_not() {
+    fn what_a_guest_opened_goes_on_and_what_led_to_one_that_is_gone_ends() {
         let judge = judge(&[], false);
-        assert!(allows(&judge, 3, 200, Carries::Tcp(443)));
-        assert!(!allows(&judge, 200, 9, Carries::Tcp(22)));
+        assert_eq!(fate(&judge, 3, 200, Carries::Tcp(443), false), Fate::Stays);
+        assert_eq!(fate(&judge, 200, 9, Carries::Tcp(22), false), Fate::Ends);
+        assert_eq!(judge.fate(&Seen { connection: None, named: true, cut: true }), Fate::Stays, "none of IPv4");
+    }
+
+    #[test]
+    fn a_connection_is_cut_before_it_ends_and_goes_on_when_its_rule_comes_back() {
+        let mut judge = judge(&[("tcp", 22, 22, Source::EVERYONE)], false);
+        assert_eq!(fate(&judge, 8, 3, Carries::Tcp(23), false), Fate::IsCut);
+        assert_eq!(fate(&judge, 8, 3, Carries::Tcp(23), true), Fate::IsCut);
+        assert_eq!(fate(&judge, 8, 3, Carries::Tcp(22), true), Fate::GoesOn);
+        assert_eq!(fate(&judge, 8, 200, Carries::Tcp(22), true), Fate::Ends, "its guest is gone");
+        let connection = Some(Connection { from: address(8), to: address(3), carries: Carries::Tcp(23) });
+        assert_eq!(judge.fate(&Seen { connection, named: false, cut: false }), Fate::Stays, "nobody asked about it");
+        judge.over = true;
+        assert_eq!(fate(&judge, 8, 3, Carries::Tcp(23), false), Fate::IsCut);
+        assert_eq!(fate(&judge, 8, 3, Carries::Tcp(23), true), Fate::Ends);
     }
 }

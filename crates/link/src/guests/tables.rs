@@ -14,11 +14,11 @@ use nova_types::security_group::GuestPort;
 use nova_types::{InstanceId, ProjectId, SecurityGroupId};
 
 use super::rules::Rules;
-use crate::conntrack::Flow;
+use crate::conntrack::{CUT, Flow};
 use crate::gateway::METADATA;
 use crate::nft::expr::{
-    accept, concat, ct_original, ct_state, drop, field, goto, has_flag, is, is_not, jump, meta, one_of, ports, prefix,
-    set, text, vmap,
+    accept, concat, ct_mark, ct_original, ct_state, drop, field, goto, has_flag, is, is_not, jump, meta, one_of, ports,
+    prefix, set, text, vmap,
 };
 use crate::nft::{Chain, Hook, Rule, Set, SetKind, Table, TableName};
 
@@ -125,6 +125,7 @@ fn bridge_chains() -> BTreeMap<String, Chain> {
 /// bridge.
 pub(super) fn inet(rules: &Rules, project_traffic: bool) -> Table {
     let mut table = Table::default();
+    let cut = || vec![ct_mark(CUT), drop()];
     let known = || vec![ct_state(&["established", "related"]), accept()];
     let entrance = || vec![vmap(concat(vec![meta(MetaKey::Oifname), field("ip", "daddr")]), "guests")];
     let from_guest = || is(concat(vec![meta(MetaKey::Iifname), field("ip", "saddr")]), set(LOCAL));
@@ -132,8 +133,8 @@ pub(super) fn inet(rules: &Rules, project_traffic: bool) -> Table {
     // is gone would be the guest's own with the next packet from it, and so go on.
     let amid = vec![from_guest(), ct_state(&["new"]), has_flag("ack"), drop()];
     let hook = |hook, rules| base(NfChainType::Filter, hook, 0, rules);
-    table.chains.insert("forward".to_owned(), hook(NfHook::Forward, vec![known(), amid, entrance()]));
-    table.chains.insert("output".to_owned(), hook(NfHook::Output, vec![known(), entrance()]));
+    table.chains.insert("forward".to_owned(), hook(NfHook::Forward, vec![cut(), known(), amid, entrance()]));
+    table.chains.insert("output".to_owned(), hook(NfHook::Output, vec![cut(), known(), entrance()]));
     table.chains.insert("input".to_owned(), hook(NfHook::Input, vec![vec![from_guest(), goto("to-host")]]));
     table.chains.insert("to-host".to_owned(), of(host_rules()));
     let mut guests = Set::verdicts(&[SetType::Ifname, SetType::Ipv4Addr]);

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use nova_link::guests::{FirewallChange, GuestFirewall};
-use nova_types::rule::Source;
+use nova_types::rule::{Ports, Source, Traffic};
 use nova_types::security_group::HostFirewall;
 
 use crate::namespace::{self, Guest, in_namespace, sh};
@@ -37,6 +37,44 @@ fn a_revoked_rule_ends_what_the_guest_goes_on_to_send() {
         for _ in 0..20 {
             assert!(kept.hears("tick").await, "a connection that is still allowed was cut");
         }
+    });
+}
+
+/// Asks 200 times a second from one port, and prints each tenth answer.
+const ASKER: &str = "
+    use IO::Socket::INET; use IO::Select; $| = 1;
+    $s = IO::Socket::INET->new(Proto => udp, PeerAddr => $ARGV[0], PeerPort => 53, LocalPort => 5353);
+    $select = IO::Select->new($s);
+    while (1) { $s->send(q(x)); if ($select->can_read(0.005)) { $s->recv($x, 9); print qq(tick\\n) unless $n++ % 10 } }";
+/// Answers, and takes its time.
+const ANSWERER: &str = "
+    use IO::Socket::INET;
+    $s = IO::Socket::INET->new(Proto => udp, LocalPort => 53);
+    while ($s->recv($x, 9)) { select(undef, undef, undef, 0.003); $s->send($x) }";
+
+#[test]
+fn a_stream_of_questions_and_answers_ends_with_its_rule() {
+    in_namespace("groups::a_stream_of_questions_and_answers_ends_with_its_rule", async || {
+        bridge().await;
+        let (stranger, two) = (Guest::start(9).await, Guest::start(4).await);
+        let _answerer = two.serve(&["perl", "-e", ANSWERER]).await;
+        let firewall = firewall(false);
+        let dns = Traffic::Udp(Ports { from: 53, to: 53 });
+        let with = |rules: &[_]| whole(&[&two], vec![group(1, rules)]);
+        let open = with(&[(dns, Source::EVERYONE)]);
+        firewall.ensure(&open).await.unwrap();
+        let mut asker = stranger.talks(&["perl", "-e", ASKER, &two.address.to_string()]).await;
+        for _ in 0..3 {
+            firewall.ensure(&open).await.unwrap();
+            assert!(asker.hears("tick").await, "with its rule back it goes on");
+            assert_eq!(firewall.ensure(&with(&[])).await.unwrap().forgotten, 1);
+            let silent = async { while asker.hears("tick").await {} };
+            tokio::time::timeout(Duration::from_secs(10), silent).await.expect("it goes on although its rule is gone");
+        }
+        // It is not cut for ever: the kernel forgets it.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(firewall.ensure(&with(&[])).await.unwrap().forgotten, 1);
+        assert!(!asker.hears("tick").await, "it goes on after it was forgotten");
     });
 }
 

@@ -172,8 +172,12 @@ impl Guest {
     }
 
     pub(crate) async fn talk(&self, to: Ipv4Addr, port: u16) -> Talk {
-        let command = self.inside().args(["busybox", "nc", &to.to_string(), &port.to_string()]);
-        let mut child = Host.spawn(command).await.unwrap();
+        self.talks(&["busybox", "nc", &to.to_string(), &port.to_string()]).await
+    }
+
+    /// Starts a program that says something.
+    pub(crate) async fn talks(&self, arguments: &[&str]) -> Talk {
+        let mut child = Host.spawn(self.inside().args(arguments.iter().copied())).await.unwrap();
         let stdout = std::mem::replace(&mut child.stdout, Box::new(tokio::io::empty()));
         Talk { child, answers: BufReader::new(stdout) }
     }
