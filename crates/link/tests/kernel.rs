@@ -11,6 +11,8 @@
 mod floating;
 #[path = "kernel/many.rs"]
 mod many;
+#[path = "kernel/groups.rs"]
+mod groups;
 #[path = "kernel/namespace.rs"]
 mod namespace;
 #[path = "kernel/vxlan.rs"]
