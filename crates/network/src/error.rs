@@ -33,6 +33,9 @@ pub enum NetworkError {
     /// The machines on a link.
     #[error(transparent)]
     Neighbours(#[from] nova_link::neighbours::NeighbourError),
+    /// The way to other hosts.
+    #[error(transparent)]
+    Mesh(#[from] nova_link::tunnels::MeshError),
     /// Nowhere to bind floating addresses.
     #[error("there is no default route, so floating addresses need --public_interface")]
     NoPublicInterface,

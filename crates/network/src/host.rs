@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use nova_db::services::Addresses;
 use nova_db::{Db, fixed_ips, networks, transaction};
 use nova_link::carrier::remove_unused;
 use nova_link::dnsmasq::Server;
@@ -21,6 +22,7 @@ use crate::host::entry::Entry;
 use crate::plan::{Plan, Served, gateway, in_use, plan};
 use crate::settings::Settings;
 use crate::spool::{self, LeaseKind};
+use crate::told::Told;
 use crate::{Machine, NetworkError};
 
 /// How often the firewall is compared with what it should be when nothing changed.
@@ -42,6 +44,10 @@ pub(crate) struct NetworkHost {
     shed: Option<Vec<(String, Option<Ipv4Addr>)>>,
     firewall: Option<(Gateway, Instant)>,
     floating: Floating,
+    /// The other hosts, and the MTU that is left on the way to them.
+    addresses: Addresses,
+    mtu: Option<u32>,
+    told: Told,
     /// What was last said of a bridge, so that it is said once.
     complaints: BTreeMap<String, String>,
     forwards: bool,
@@ -62,6 +68,9 @@ impl NetworkHost {
             shed: None,
             firewall: None,
             floating: Floating::default(),
+            addresses: Addresses::default(),
+            mtu: None,
+            told: Told::default(),
             complaints: BTreeMap::new(),
             forwards,
         }
@@ -79,10 +88,20 @@ impl NetworkHost {
         }
         let all = networks::list(&mut self.db.read().await?).await?;
         let mut rows = self.rows(&all).await?;
-        self.take_over(&mut rows).await?;
+        match self.learn().await {
+            Err(error @ NetworkError::Db(_)) => return Err(error),
+            learned => {
+                // Who cannot reach the other hosts has no use for their silence.
+                if learned.is_ok() {
+                    self.take_over(&mut rows).await?;
+                }
+                self.complain("the way to other hosts", learned.err().map(|error| chain(&error).to_string()));
+            }
+        }
         rows.extend(self.own(&all).await?);
         let mut plan = plan(&rows, &self.settings);
         self.admit(&mut plan).await?;
+        plan.served.values_mut().for_each(|served| served.dhcp.mtu = self.mtu);
         for id in &plan.crowded_out {
             let text = format!("Network {id} is not served: its bridge carries another network.");
             self.complain(&id.to_string(), Some(text));
@@ -100,6 +119,7 @@ impl NetworkHost {
         };
         self.complain("firewall", firewall.err().map(|error| chain(&error).to_string()));
         self.complain("floating addresses", bound.err().map(|error| chain(&error).to_string()));
+        self.told.read(&self.db, &plan).await?;
         for (bridge, served) in &plan.served {
             self.served.insert(bridge.clone(), served.clone());
             let outcome = self.serve(served).await;
@@ -129,6 +149,14 @@ impl NetworkHost {
             })?;
             spool::done(taken)?;
         }
+        Ok(())
+    }
+
+    /// Makes VXLANs lead to the hosts that there are, under `VxlanManager`.
+    async fn learn(&mut self) -> Result<(), NetworkError> {
+        let Some(mesh) = self.settings.carrier.mesh() else { return Ok(()) };
+        mesh.learn(&*self.machine.links, self.addresses.follow(&self.db).await?).await?;
+        self.mtu = Some(mesh.mtu().await?);
         Ok(())
     }
 
@@ -165,19 +193,16 @@ impl NetworkHost {
         if self.entry.is_new(bridge) {
             self.machine.neighbours.announce(bridge, served.dhcp.gateway).await?;
         }
-        let conn = &mut self.db.read().await?;
-        let hosts = match served.own_guests {
-            true => fixed_ips::dhcp_hosts_on(conn, served.id, &self.settings.host).await?,
-            false => fixed_ips::dhcp_hosts(conn, served.id).await?,
-        };
-        let changed = self.machine.dhcp.set_hosts(&served.dhcp, &hosts).await?;
+        let changed = self.told.tell(&self.db, &*self.machine.dhcp, served).await?;
         if changed > 0 {
-            debug!(bridge, changed, hosts = hosts.len(), "DHCP hosts of {bridge} changed.");
+            debug!(bridge, changed, "DHCP hosts of {bridge} changed.");
         }
         match self.machine.dhcp.ensure(&served.dhcp).await? {
             Server::Running => {}
             outcome @ (Server::Started | Server::Restarted) => {
                 debug!(bridge, ?outcome, "The DHCP server of {bridge} was not as it should be.");
+                // Whoever ended it may have been at its files, too.
+                self.told.forget(served.id);
             }
         }
         Ok(())

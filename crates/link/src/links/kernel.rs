@@ -155,6 +155,14 @@ impl Netlink {
         Ok(Self { handle })
     }
 
+    /// One in which the kernel lists no more than was asked for.
+    pub(super) fn open_strict() -> Result<Self, LinkError> {
+        let opened = rtnetlink::new_connection_with_strict_check();
+        let (connection, handle, _) = opened.map_err(LinkError::Socket)?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
     pub(super) async fn find(&self, name: &str) -> Result<Option<LinkMessage>, LinkError> {
         let mut links = std::pin::pin!(self.handle.link().get().match_name(name).execute());
         match links.try_next().await {

@@ -1,6 +1,7 @@
 //! Asks database and machine. What cannot be asked is kept as that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +10,14 @@ use std::{fs, io};
 use anyhow::bail;
 use nova_config::ClientKeys;
 use nova_db::{accounts, compute_nodes, fixed_ips, instances, networks, routers, security_groups, services};
-use nova_link::carrier::Carrier;
+use nova_link::carrier::{Carrier, Wiring};
 use nova_link::dnsmasq::{hosts_path, pid_path};
-use nova_link::links::{KernelLinks, Links};
+use nova_link::links::{KernelLinks, Links, Segment};
 use nova_link::neighbours::{KernelNeighbours, Neighbours};
+use nova_link::tunnels::{KernelTunnels, Tunnels};
 use nova_run::{Command, Host, Runner};
 use nova_types::instance::Instance;
-use nova_types::network::Network;
+use nova_types::network::{ManagerKind, Network};
 use nova_types::service::Service;
 use nova_types::{InstanceId, Mac};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,6 +34,7 @@ const SIMULATED: &str = "simulated";
 pub(crate) struct Eyes {
     pub(crate) links: Arc<dyn Links>,
     pub(crate) neighbours: Arc<dyn Neighbours>,
+    pub(crate) tunnels: Arc<dyn Tunnels>,
     pub(crate) runner: Arc<dyn Runner>,
     /// Where `/proc` is.
     pub(crate) proc: PathBuf,
@@ -40,9 +43,9 @@ pub(crate) struct Eyes {
 
 impl Eyes {
     pub(crate) fn here() -> Self {
-        let keys = ClientKeys::of_shell();
-        let neighbours = Arc::new(KernelNeighbours);
-        Self { links: Arc::new(KernelLinks), neighbours, runner: Arc::new(Host), proc: "/proc".into(), keys }
+        let (keys, tunnels) = (ClientKeys::of_shell(), Arc::new(KernelTunnels::new(Arc::new(Host))));
+        let (links, neighbours) = (Arc::new(KernelLinks), Arc::new(KernelNeighbours));
+        Self { links, tunnels, neighbours, runner: Arc::new(Host), proc: "/proc".into(), keys }
     }
 
     /// Looks at the machine and reads the rows about it.
@@ -69,6 +72,9 @@ impl Eyes {
             down_after: i64::try_from(common.service_down_time.as_secs()).unwrap_or(i64::MAX),
             flat_interface: flags.flat_interface.clone(),
             vlan_interface: flags.vlan_interface.clone(),
+            my_ip: common.my_ip,
+            hosts: services::addresses(conn).await?,
+            peers: self.peers(common.my_ip, flags.network_manager, &networks).await,
             links: self.links().await,
             dnsmasq: served.map(dnsmasq).collect::<BTreeMap<_, _>>(),
             networks,
@@ -91,7 +97,13 @@ impl Eyes {
         daemons: &[Service],
     ) -> anyhow::Result<Vec<(Network, Asked<Option<Mac>>)>> {
         let (host, flags) = (&cx.config.common.host, &cx.config.network);
-        let carrier = Carrier::of(flags.network_manager, flags.flat_interface.as_deref(), &flags.vlan_interface);
+        let wiring = Wiring {
+            manager: flags.network_manager,
+            flat_interface: flags.flat_interface.as_deref(),
+            vlan_interface: &flags.vlan_interface,
+            my_ip: cx.config.common.my_ip,
+        };
+        let Ok(carrier) = Carrier::of(wiring, Arc::clone(&self.tunnels)) else { return Ok(Vec::new()) };
         let real = carrier != Carrier::ByHand && !flags.fake_network;
         if !real || !daemons.iter().any(|d| d.host == *host && d.binary == "nova-network") {
             return Ok(Vec::new());
@@ -144,6 +156,23 @@ impl Eyes {
             addresses: link.addresses,
         };
         Ok(links.into_iter().map(wire).collect())
+    }
+
+    /// The hosts that each VXLAN leads to.
+    async fn peers(
+        &self,
+        my_ip: IpAddr,
+        manager: ManagerKind,
+        networks: &[Network],
+    ) -> BTreeMap<String, Asked<BTreeSet<Ipv4Addr>>> {
+        let (IpAddr::V4(local), ManagerKind::Vxlan) = (my_ip, manager) else { return BTreeMap::new() };
+        let mut peers = BTreeMap::new();
+        for vni in networks.iter().filter(|network| network.project.is_some()).filter_map(|network| network.vlan) {
+            let name = Segment::Vxlan { local, vni }.name();
+            let found = self.tunnels.peers(&name).await.map_err(|e| told("the hosts of VXLANs cannot be listed", e));
+            peers.insert(name, found);
+        }
+        peers
     }
 
     async fn nft(&self, arguments: &[&str]) -> Asked<String> {

@@ -15,13 +15,10 @@ use super::{Eyes, answers, foreign, has_default_route};
 fn eyes(script: Script, proc: &Path) -> Eyes {
     let links = FakeLinks::default();
     links.plug("br100", vec!["10.0.0.1/24".parse().unwrap()]);
-    Eyes {
-        links: Arc::new(links),
-        neighbours: Arc::new(FakeNeighbours::default()),
-        runner: Arc::new(script),
-        proc: proc.to_owned(),
-        keys: ClientKeys::default(),
-    }
+    let links = Arc::new(links);
+    let (tunnels, keys) = (Arc::<FakeLinks>::clone(&links), ClientKeys::default());
+    let neighbours = Arc::new(FakeNeighbours::default());
+    Eyes { links, tunnels, neighbours, runner: Arc::new(script), proc: proc.to_owned(), keys }
 }
 
 fn process(proc: &Path, pid: u32, arguments: &[&str]) {
