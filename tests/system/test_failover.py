@@ -173,7 +173,8 @@ def test_a_host_that_is_lost_is_replaced_and_drops_all_when_it_comes_back(lab, g
 
 
 def test_the_network_is_handed_back_without_two_gateways(lab, guest, world):
-    lab.cloud.manage("network", "modify", "10.44.0.0/24", "--host", "fover1")
+    words = ["network", "modify", "10.44.0.0/24", "--host", "fover1"]
+    eventually(SOON, "the first host reports again", lambda: lab.cloud.run_manage(*words).returncode == 0)
     eventually(SOON, "the first host serves again", lambda: lab.holders(GATEWAY) == ["fover1"])
     all_is_well(guest, world)
     guest.client.terminate(guest.id)
