@@ -101,6 +101,7 @@ fn network(folder: &std::path::Path) -> DhcpNetwork {
         domain: "novalocal".to_owned(),
         lease: Duration::from_secs(120),
         name_server: None,
+        mtu: None,
         script: folder.join("nova-dhcpbridge"),
         flag_file: None,
     }

@@ -22,6 +22,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (102, include_str!("../../../migrations/0102_service_keys.sql")),
     (103, include_str!("../../../migrations/0103_leases.sql")),
     (104, include_str!("../../../migrations/0104_changed_hosts.sql")),
+    (105, include_str!("../../../migrations/0105_addresses.sql")),
     (LATEST, include_str!("../../../migrations/0108_changed_addresses.sql")),
 ];
 

@@ -81,6 +81,8 @@ pub struct DhcpNetwork {
     pub first: Ipv4Addr,
     /// The domain of guests' names.
     pub domain: String,
+    /// The MTU that guests are told; none where Ethernet's is right.
+    pub mtu: Option<u32>,
     /// How long an address is lent.
     pub lease: Duration,
     /// Where names are looked up, instead of at the servers in `/etc/resolv.conf`.

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "fake")]
 mod fake;
+mod judge;
 mod kernel;
 mod rules;
 mod tables;

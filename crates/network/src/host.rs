@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use nova_db::services::Addresses;
 use nova_db::{Db, fixed_ips, networks, transaction};
 use nova_link::carrier::remove_unused;
 use nova_link::dnsmasq::Server;
@@ -38,6 +39,9 @@ pub(crate) struct NetworkHost {
     claimed: Option<Instant>,
     firewall: Option<(Gateway, Instant)>,
     floating: Floating,
+    /// The other hosts, and the MTU that is left on the way to them.
+    addresses: Addresses,
+    mtu: Option<u32>,
     told: Told,
     /// What was last said of a bridge, so that it is said once.
     complaints: BTreeMap<String, String>,
@@ -56,6 +60,8 @@ impl NetworkHost {
             claimed: None,
             firewall: None,
             floating: Floating::default(),
+            addresses: Addresses::default(),
+            mtu: None,
             told: Told::default(),
             complaints: BTreeMap::new(),
             forwards,
@@ -73,7 +79,12 @@ impl NetworkHost {
             noted => self.complain("leases", noted.err().map(|error| chain(&error).to_string())),
         }
         let rows = self.rows().await?;
-        let plan = plan(&rows, &self.settings);
+        let mut plan = plan(&rows, &self.settings);
+        match self.learn().await {
+            Err(error @ NetworkError::Db(_)) => return Err(error),
+            learned => self.complain("the way to other hosts", learned.err().map(|error| chain(&error).to_string())),
+        }
+        plan.served.values_mut().for_each(|served| served.dhcp.mtu = self.mtu);
         for id in &plan.crowded_out {
             let text = format!("Network {id} is not served: its bridge carries another network.");
             self.complain(&id.to_string(), Some(text));
@@ -119,6 +130,14 @@ impl NetworkHost {
             })?;
             spool::done(taken)?;
         }
+        Ok(())
+    }
+
+    /// Makes VXLANs lead to the hosts that there are, under `VxlanManager`.
+    async fn learn(&mut self) -> Result<(), NetworkError> {
+        let Some(mesh) = self.settings.carrier.mesh() else { return Ok(()) };
+        mesh.learn(&*self.machine.links, self.addresses.follow(&self.db).await?).await?;
+        self.mtu = Some(mesh.mtu().await?);
         Ok(())
     }
 

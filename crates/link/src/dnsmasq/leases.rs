@@ -94,6 +94,7 @@ mod tests {
             domain: "novalocal".into(),
             lease: Duration::from_secs(120),
             name_server: None,
+            mtu: None,
             script: "/usr/bin/nova-dhcpbridge".into(),
             flag_file: None,
         }

@@ -248,6 +248,9 @@ fn arguments(folder: &Path, network: &DhcpNetwork) -> Result<Vec<String>, DhcpEr
         "--leasefile-ro".to_owned(),
         "--no-hosts".to_owned(),
     ];
+    if let Some(mtu) = network.mtu {
+        arguments.push(format!("--dhcp-option=option:mtu,{mtu}"));
+    }
     if let Some(server) = network.name_server {
         arguments.extend(["--no-resolv".to_owned(), format!("--server={server}")]);
     }

@@ -16,6 +16,7 @@ fn network() -> DhcpNetwork {
         first: Ipv4Addr::new(10, 0, 0, 2),
         domain: "novalocal".into(),
         lease: Duration::from_secs(120),
+        mtu: None,
         name_server: None,
         script: "/usr/bin/nova-dhcpbridge".into(),
         flag_file: None,

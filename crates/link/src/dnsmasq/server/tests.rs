@@ -16,6 +16,7 @@ fn network() -> DhcpNetwork {
         first: Ipv4Addr::new(192, 168, 0, 2),
         domain: "novalocal".into(),
         lease: Duration::from_secs(120),
+        mtu: None,
         name_server: Some(Ipv4Addr::new(9, 9, 9, 9)),
         script: "/usr/bin/nova-dhcpbridge".into(),
         flag_file: Some("/etc/nova/nova.conf".into()),
@@ -54,6 +55,17 @@ fn the_arguments_are_those_of_the_first_nova_and_what_it_lacked() {
         --no-resolv
         --server=9.9.9.9"#]]
     .assert_eq(&arguments.replace(&folder.path().canonicalize().unwrap().display().to_string(), "FOLDER"));
+}
+
+#[test]
+fn guests_are_told_an_mtu_that_is_not_ethernets() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |mtu| {
+        let arguments = arguments(folder.path(), &DhcpNetwork { mtu, ..network() }).unwrap();
+        arguments.into_iter().filter(|argument| argument.contains("mtu")).collect::<Vec<_>>()
+    };
+    assert!(told(None).is_empty());
+    assert_eq!(told(Some(1450)), ["--dhcp-option=option:mtu,1450"]);
 }
 
 #[test]
