@@ -1,5 +1,6 @@
 //! What carries one network between hosts, on this machine.
 
+use nova_failpoint::{Point, hit};
 use rtnetlink::packet_route::link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkVlan};
 use tracing::info;
@@ -28,6 +29,7 @@ pub(super) async fn ensure(netlink: &Netlink, segment: &Segment) -> Result<bool,
         }
     };
     if ours(&found) {
+        changed |= netlink.ensure_marked(&found).await?;
         // Frames pass it; it has nothing to say itself.
         sysctl::set_if_there(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
     }
@@ -75,13 +77,14 @@ impl Wanted {
     /// at this moment.
     async fn create(&self, netlink: &Netlink, name: &str) -> Result<(), LinkError> {
         let vlan = LinkMessageBuilder::<LinkVlan>::new(name).id(self.tag).link(self.under.header.index);
-        match netlink.handle.link().add(vlan.build()).execute().await {
+        match netlink.add(vlan.build()).await {
             Err(error) if code(&error) == Some(EXISTS) => return Ok(()),
             Err(error) if code(&error) == Some(NOT_SUPPORTED) => {
                 return Err(LinkError::Unsupported { kind: "VLANs (802.1Q)", source: Box::new(error) });
             }
             created => created.map_err(kernel(format!("creating {name}")))?,
         }
+        hit(Point::LinkSegmentMade);
         netlink.mark(name).await
     }
 }
