@@ -66,7 +66,7 @@ mod tests {
         let carrier = Carrier::Vlans("eth1".into());
         for (number, address) in [(100, None), (101, None), (102, Some("10.0.2.1/24".parse().unwrap()))] {
             let bridge = Bridge { name: format!("br{number}"), address, mtu: None };
-            carrier.ensure(&links, &bridge, Some(nova_types::Vlan::try_from(number).unwrap())).await.unwrap();
+            carrier.ensure(&links, &bridge, Some(nova_types::Tag::try_from(number).unwrap())).await.unwrap();
         }
         links.put_on("tap00000001", "br101");
         links.ensure_bridge(&Bridge { name: "br103".into(), address: None, mtu: None }).await.unwrap();
