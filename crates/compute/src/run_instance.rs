@@ -113,8 +113,18 @@ fn unreachable(carrier: &Carrier, error: LinkError) -> Problem {
         (Carrier::Vlans(on), LinkError::NoInterface(missing)) if on == missing => {
             format!("The host has no interface {on} to carry VLANs (--vlan_interface).")
         }
-        (Carrier::Vlans(_), LinkError::Unsupported { kind, .. }) => format!("The kernel of the host has no {kind}."),
-        (Carrier::Vlans(_), LinkError::Taken(name)) => format!("The host has another interface of the name {name}."),
+        (Carrier::Vlans(_), LinkError::NoVlan(_)) => {
+            "The network has a number that no VLAN can have: it was made for VxlanManager.".to_owned()
+        }
+        (Carrier::Vxlans(_), LinkError::NoAddress(address)) => {
+            format!("No interface of the host has the address {address} (--my_ip).")
+        }
+        (Carrier::Vlans(_) | Carrier::Vxlans(_), LinkError::Unsupported { kind, .. }) => {
+            format!("The kernel of the host has no {kind}.")
+        }
+        (Carrier::Vlans(_) | Carrier::Vxlans(_), LinkError::Taken(name)) => {
+            format!("The host has another interface in the place of {name}.")
+        }
         _ => return Problem::from(error),
     };
     Problem::never(reason, error)

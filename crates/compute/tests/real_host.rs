@@ -158,6 +158,7 @@ fn parts(db: &Db, folder: &Path) -> Parts {
             converge: Duration::from_secs(2),
             report: Duration::from_secs(10),
             enable_new: true,
+            address: None,
             builds: 4,
             quiet: 4,
             stop_grace: Duration::from_secs(1),

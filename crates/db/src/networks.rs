@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use nova_types::network::{Network, NetworkPlan};
-use nova_types::{HostName, NetworkId, ProjectId, Vlan};
+use nova_types::{HostName, NetworkId, ProjectId, Tag};
 
 use crate::conn::Conn;
 use crate::error::{DbError, Unique};
@@ -74,8 +74,8 @@ pub async fn by_cidr(conn: &mut Conn, cidr: Ipv4Net) -> Result<Network, DbError>
     many(conn, " and cidr = ?", &[cidr.into()]).await?.pop().ok_or(DbError::NotFound("network"))
 }
 
-/// The network a project's instances get: its own, else the shared one, else with `claim` an unused VLAN network,
-/// which is then its own.
+/// The network a project's instances get: its own, else the shared one, else with `claim` an unused one that is to be
+/// a project's, which is then its own.
 ///
 /// # Errors
 /// [`DbError::Unavailable`] when the database cannot be asked.
@@ -182,7 +182,7 @@ fn network(row: &Row) -> Result<Network, DbError> {
         gateway: row.parse("gateway")?,
         dhcp_start: row.parse("dhcp_start")?,
         dns: row.parse_some::<Ipv4Addr>("dns")?,
-        vlan: vlan.map(|tag| Vlan::try_from(tag).map_err(|_| corrupt(tag))).transpose()?,
+        vlan: vlan.map(|tag| Tag::try_from(tag).map_err(|_| corrupt(tag))).transpose()?,
         vpn_private_address: row.parse_some("vpn_private_address")?,
         vpn_public_address: row.parse_some("vpn_public_address")?,
         vpn_public_port: row.narrow_some("vpn_public_port")?,

@@ -9,8 +9,14 @@
 
 #[path = "kernel/floating.rs"]
 mod floating;
+#[path = "kernel/many.rs"]
+mod many;
+#[path = "kernel/groups.rs"]
+mod groups;
 #[path = "kernel/namespace.rs"]
 mod namespace;
+#[path = "kernel/vxlan.rs"]
+mod vxlan;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -28,7 +34,7 @@ use nova_link::links::{Bridge, KernelLinks, LinkError, Links, links_contract, se
 use nova_run::{Command, Host, Runner};
 use nova_types::rule::{Icmp, Ports, Rule, Source, Traffic};
 use nova_types::security_group::{GroupMembers, GroupRules, HostFirewall};
-use nova_types::{InstanceId, SecurityGroupId, Vlan};
+use nova_types::{InstanceId, SecurityGroupId, Tag};
 
 const GATEWAY: &str = "10.9.0.1/24";
 const TELNET: u16 = 23;
@@ -88,7 +94,7 @@ fn a_network_reaches_other_hosts_by_its_vlan_and_no_other() {
         for number in [100_u8, 101] {
             let address = format!("10.{number}.0.1/24").parse().unwrap();
             let bridge = Bridge { name: format!("br{number}"), address: Some(address), mtu: None };
-            let tag = Some(Vlan::try_from(i64::from(number)).unwrap());
+            let tag = Some(Tag::try_from(i64::from(number)).unwrap());
             match carrier.ensure(&KernelLinks, &bridge, tag).await {
                 Err(missing @ LinkError::Unsupported { .. }) => {
                     println!("skipped a_network_reaches_other_hosts_by_its_vlan_and_no_other: {missing}");
@@ -490,6 +496,7 @@ fn dhcp_network(folder: &Path) -> DhcpNetwork {
         first: Ipv4Addr::new(10, 9, 0, 2),
         domain: "novalocal".into(),
         lease: Duration::from_secs(120),
+        mtu: None,
         name_server: None,
         script: namespace::script(folder),
         flag_file: None,

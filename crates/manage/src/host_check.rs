@@ -25,8 +25,12 @@ use nova_types::{HostName, ImageId, InstanceId};
 use crate::check::Leak;
 use crate::context::Context;
 
-/// Tables of ours, and the daemon without which they are left over.
-const TABLES: [(&str, &str); 2] = [("nova_compute", "nova-compute"), ("nova_network", "nova-network")];
+/// Tables of ours, and the daemons without any of which they are left over.
+const TABLES: [(&str, &[&str]); 3] = [
+    ("nova_compute", &["nova-compute"]),
+    ("nova_network", &["nova-network"]),
+    ("nova_vxlan", &["nova-compute", "nova-network"]),
+];
 
 const OBJECT_STORE: &str = "nova-objectstore";
 
@@ -219,9 +223,9 @@ fn compare(world: &World, wanted: &Wanted, networks_path: &Path) -> Vec<Leak> {
         leak("W4", what, "systemctl restart nova-network".to_owned());
     }
     for (family, table) in &world.tables {
-        let daemon = TABLES.iter().find(|(name, _)| name == table).map(|(_, daemon)| *daemon);
-        if daemon.is_some_and(|d| !wanted.daemons.contains(d)) {
-            let what = format!("the firewall table {family} {table} is there, and no {}", daemon.unwrap_or_default());
+        let makers = TABLES.iter().find(|(name, _)| name == table).map_or(&[][..], |(_, makers)| *makers);
+        if !makers.iter().any(|maker| wanted.daemons.contains(*maker)) {
+            let what = format!("the firewall table {family} {table} is there, and no {}", makers.join(" or "));
             leak("W6", what, format!("nft delete table {family} {table}"));
         }
     }

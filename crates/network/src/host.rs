@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use nova_db::services::Addresses;
 use nova_db::{Db, fixed_ips, networks, transaction};
 use nova_link::carrier::remove_unused;
 use nova_link::dnsmasq::Server;
@@ -17,6 +18,7 @@ use crate::floating::Floating;
 use crate::plan::{Plan, Served, gateway, in_use, plan};
 use crate::settings::Settings;
 use crate::spool::{self, LeaseKind};
+use crate::told::Told;
 use crate::{Machine, NetworkError};
 
 /// How long networks stay ours when we fall silent; then another host may serve them.
@@ -37,6 +39,10 @@ pub(crate) struct NetworkHost {
     claimed: Option<Instant>,
     firewall: Option<(Gateway, Instant)>,
     floating: Floating,
+    /// The other hosts, and the MTU that is left on the way to them.
+    addresses: Addresses,
+    mtu: Option<u32>,
+    told: Told,
     /// What was last said of a bridge, so that it is said once.
     complaints: BTreeMap<String, String>,
     forwards: bool,
@@ -54,6 +60,9 @@ impl NetworkHost {
             claimed: None,
             firewall: None,
             floating: Floating::default(),
+            addresses: Addresses::default(),
+            mtu: None,
+            told: Told::default(),
             complaints: BTreeMap::new(),
             forwards,
         }
@@ -70,7 +79,12 @@ impl NetworkHost {
             noted => self.complain("leases", noted.err().map(|error| chain(&error).to_string())),
         }
         let rows = self.rows().await?;
-        let plan = plan(&rows, &self.settings);
+        let mut plan = plan(&rows, &self.settings);
+        match self.learn().await {
+            Err(error @ NetworkError::Db(_)) => return Err(error),
+            learned => self.complain("the way to other hosts", learned.err().map(|error| chain(&error).to_string())),
+        }
+        plan.served.values_mut().for_each(|served| served.dhcp.mtu = self.mtu);
         for id in &plan.crowded_out {
             let text = format!("Network {id} is not served: its bridge carries another network.");
             self.complain(&id.to_string(), Some(text));
@@ -86,6 +100,7 @@ impl NetworkHost {
         };
         self.complain("firewall", firewall.err().map(|error| chain(&error).to_string()));
         self.complain("floating addresses", bound.err().map(|error| chain(&error).to_string()));
+        self.told.read(&self.db, &plan).await?;
         for (bridge, served) in &plan.served {
             self.served.insert(bridge.clone(), served.clone());
             let outcome = self.serve(served).await;
@@ -118,6 +133,14 @@ impl NetworkHost {
         Ok(())
     }
 
+    /// Makes VXLANs lead to the hosts that there are, under `VxlanManager`.
+    async fn learn(&mut self) -> Result<(), NetworkError> {
+        let Some(mesh) = self.settings.carrier.mesh() else { return Ok(()) };
+        mesh.learn(&*self.machine.links, self.addresses.follow(&self.db).await?).await?;
+        self.mtu = Some(mesh.mtu().await?);
+        Ok(())
+    }
+
     /// Reads the networks of this host. It claims those that nobody serves, at once when one is new, and now and then
     /// those whose host fell silent.
     async fn rows(&mut self) -> Result<Vec<Network>, NetworkError> {
@@ -146,15 +169,16 @@ impl NetworkHost {
             self.forwards = true;
         }
         self.settings.carrier.ensure(&*self.machine.links, &served.bridge, served.tag).await?;
-        let hosts = fixed_ips::dhcp_hosts(&mut self.db.read().await?, served.id).await?;
-        let changed = self.machine.dhcp.set_hosts(&served.dhcp, &hosts).await?;
+        let changed = self.told.tell(&self.db, &*self.machine.dhcp, served).await?;
         if changed > 0 {
-            debug!(bridge, changed, hosts = hosts.len(), "DHCP hosts of {bridge} changed.");
+            debug!(bridge, changed, "DHCP hosts of {bridge} changed.");
         }
         match self.machine.dhcp.ensure(&served.dhcp).await? {
             Server::Running => {}
             outcome @ (Server::Started | Server::Restarted) => {
                 debug!(bridge, ?outcome, "The DHCP server of {bridge} was not as it should be.");
+                // Whoever ended it may have been at its files, too.
+                self.told.forget(served.id);
             }
         }
         Ok(())

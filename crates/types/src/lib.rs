@@ -25,4 +25,4 @@ pub use ids::{
     ImageId, ImageKind, InstanceId, KeyPairId, NetworkId, ParseIdError, ReservationId, SecurityGroupId, VolumeId,
 };
 pub use names::{GroupName, HostName, KeyName, NameError, ProjectId, UserId};
-pub use net::{Mac, Vlan};
+pub use net::{Mac, Tag, Vlan, VlanRange};

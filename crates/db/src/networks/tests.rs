@@ -1,7 +1,7 @@
 //! The queries of `networks`, on every engine.
 
 use nova_types::network::NetworkPlan;
-use nova_types::{HostName, ProjectId, Vlan};
+use nova_types::{HostName, ProjectId, Tag};
 
 use super::{
     by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, publish_vpns, release, set_host,
@@ -22,7 +22,7 @@ fn vlan(tag: i64, cidr: &str) -> NetworkPlan {
         gateway: at(1),
         dhcp_start: at(3),
         dns: None,
-        vlan: Some(Vlan::try_from(tag).unwrap()),
+        vlan: Some(Tag::try_from(tag).unwrap()),
         vpn_private_address: Some(at(2)),
         vpn_public_port: Some(1000),
         reserved_bottom: 3,
@@ -36,7 +36,7 @@ async fn a_network_is_read_back_and_removed() {
         let id = fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
         let mut conn = db.read().await.unwrap();
         let found = get(&mut conn, id).await.unwrap();
-        assert_eq!((found.vlan.map(Vlan::number), found.vpn_public_port, found.dns), (Some(100), Some(1000), None));
+        assert_eq!((found.vlan.map(Tag::number), found.vpn_public_port, found.dns), (Some(100), Some(1000), None));
         assert_eq!((found.label.as_deref(), found.bridge.as_str()), (Some("private"), "br100"));
         assert_eq!(by_cidr(&mut conn, "10.0.0.0/28".parse().unwrap()).await.unwrap(), found);
         assert_eq!(list(&mut conn).await.unwrap(), [found]);

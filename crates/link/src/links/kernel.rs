@@ -149,8 +149,16 @@ pub(super) struct Netlink {
 }
 
 impl Netlink {
-    fn open() -> Result<Self, LinkError> {
+    pub(super) fn open() -> Result<Self, LinkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Socket)?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// One in which the kernel lists no more than was asked for.
+    pub(super) fn open_strict() -> Result<Self, LinkError> {
+        let opened = rtnetlink::new_connection_with_strict_check();
+        let (connection, handle, _) = opened.map_err(LinkError::Socket)?;
         tokio::spawn(connection);
         Ok(Self { handle })
     }

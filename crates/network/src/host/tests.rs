@@ -1,6 +1,7 @@
 //! One turn of the network host after another, on fakes.
 
 mod floating;
+mod vxlan;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -137,6 +138,7 @@ fn host_on(
         Settings { host: name.parse().unwrap(), folder: folder.to_owned(), ..crate::plan::tests::settings() };
     let machine = Machine {
         links: Arc::<FakeLinks>::clone(links),
+        tunnels: Arc::<FakeLinks>::clone(links),
         firewall: Arc::<FakeNetworkFirewall>::clone(firewall),
         dhcp: Arc::<FakeDhcpServers>::clone(dhcp),
         forwards: false,
@@ -280,7 +282,8 @@ async fn the_manager_decides_how_bridges_are_made() {
         let args = ["nova-network", "--ec2_dmz_host=10.0.0.9", "--vpn_ip=192.0.2.4"];
         let args = args.iter().chain(flags).map(Into::into);
         let config = NetworkConfig::load_in(args, &Surroundings::bare()).unwrap().config;
-        let settings = Settings::of(&config, Some("/etc/nova/nova.conf".into())).await.unwrap();
+        let flag_file = Some("/etc/nova/nova.conf".into());
+        let settings = Settings::of(&config, flag_file, Arc::new(FakeLinks::default())).await.unwrap();
         assert_eq!(settings.carrier, carrier, "{flags:?}");
         assert_eq!(settings.vpn, Some(Ipv4Addr::new(192, 0, 2, 4)));
         assert_eq!(settings.metadata, "10.0.0.9:8773".parse().unwrap());
