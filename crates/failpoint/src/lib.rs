@@ -121,6 +121,10 @@ points! {
     AddressAnnounced         = "address.announced",
     AddressBound             = "address.bound",
 
+    // An interface is there and does not say yet whose it is.
+    LinkBridgeMade           = "link.bridge-made",
+    LinkSegmentMade          = "link.segment-made",
+
     ImageNamed               = "image.named",
     ImageCopying             = "image.copying",
     ImageCopied              = "image.copied",

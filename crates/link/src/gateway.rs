@@ -22,7 +22,7 @@ use crate::nft::expr::{
     accept, concat, ct_original, ct_state, ct_status, dnat, drop, field, goto, is, meta, one_of, ports, prefix,
     redirect, snat, text,
 };
-use crate::nft::{Chain, Hook, Nft, Rule, Table, TableName, diff};
+use crate::nft::{Chain, Hook, Nft, Rule, Table, TableName, delete_table, diff};
 
 pub use crate::nft::FirewallError;
 
@@ -45,6 +45,12 @@ pub trait NetworkFirewall: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`FirewallError`]; what was there then still holds.
     async fn ensure(&self, wanted: &Gateway) -> Result<usize, FirewallError>;
+
+    /// Removes all rules of a network host, as where it is one no longer. Returns whether there were any.
+    ///
+    /// # Errors
+    /// [`FirewallError`]; what was there then still holds.
+    async fn clear(&self) -> Result<bool, FirewallError>;
 }
 
 /// Everything that the firewall of a network host depends on.
@@ -129,6 +135,18 @@ impl NetworkFirewall for KernelNetworkFirewall {
         }
         Ok(commands.len())
     }
+
+    async fn clear(&self) -> Result<bool, FirewallError> {
+        let _turn = self.doomed.lock().await;
+        let mut commands = Vec::new();
+        for table in [NAT, FILTER] {
+            if self.nft.list(table).await?.is_some() {
+                commands.push(delete_table(table));
+            }
+        }
+        self.nft.apply(&commands).await?;
+        Ok(!commands.is_empty())
+    }
 }
 
 fn hit_if(moved: &BTreeSet<Ipv4Addr>, point: Point) {
@@ -160,6 +178,10 @@ impl NetworkFirewall for FakeNetworkFirewall {
         let old = applied.replace(wanted.clone());
         let count = |name, found: Option<Table>, wanted| diff(name, found.as_ref(), &wanted).len();
         Ok(count(NAT, old.as_ref().map(nat), nat(wanted)) + count(FILTER, old.as_ref().map(filter), filter(wanted)))
+    }
+
+    async fn clear(&self) -> Result<bool, FirewallError> {
+        Ok(self.applied.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().is_some())
     }
 }
 
@@ -194,6 +216,9 @@ pub async fn network_firewall_contract(firewall: &dyn NetworkFirewall) {
     wanted.networks.clear();
     assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
     assert_eq!(firewall.ensure(&wanted).await.unwrap(), 0);
+    assert!(firewall.clear().await.unwrap(), "what translates nothing is still there");
+    assert!(!firewall.clear().await.unwrap());
+    assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
 }
 
 /// One network, as the guide makes it.

@@ -19,6 +19,8 @@ use crate::sysctl;
 
 /// What marks an interface as made by us: its alias, as `ip link` shows it.
 const MARK: &str = "nova";
+/// The same from the moment it is there: the kernel takes an alias only afterwards, and a group at once. It spells `nova`.
+const GROUP: u32 = u32::from_be_bytes(*b"nova");
 const NO_DEVICE: i32 = -19;
 pub(super) const EXISTS: i32 = -17;
 const NO_ADDRESS: i32 = -99;
@@ -187,16 +189,31 @@ impl Netlink {
     /// Makes a bridge that is down and marked as ours. Another of our daemons may do the same at this moment.
     async fn create_bridge(&self, name: &str) -> Result<(), LinkError> {
         let bridge = LinkMessageBuilder::<LinkBridge>::new(name).stp_state(BridgeStpState::Disabled).forward_delay(0);
-        match self.handle.link().add(bridge.build()).execute().await {
+        match self.add(bridge.build()).await {
             Err(error) if code(&error) == Some(EXISTS) => return Ok(()),
             created => created.map_err(kernel(format!("creating bridge {name}")))?,
         }
+        hit(Point::LinkBridgeMade);
         self.mark(name).await
     }
 
-    /// Marks an interface as made by us.
+    /// Makes an interface that is known as ours from its first moment.
+    pub(super) async fn add(&self, mut link: LinkMessage) -> Result<(), rtnetlink::Error> {
+        link.attributes.push(LinkAttribute::Group(GROUP));
+        self.handle.link().add(link).execute().await
+    }
+
+    /// Says for all to read that an interface was made by us.
     pub(super) async fn mark(&self, name: &str) -> Result<(), LinkError> {
         self.set(format!("marking {name}"), LinkUnspec::new_with_name(name).alias(MARK).build()).await
+    }
+
+    /// The same where a former process did not come to it. Returns whether it was so.
+    pub(super) async fn ensure_marked(&self, link: &LinkMessage) -> Result<bool, LinkError> {
+        if link.attributes.contains(&alias()) {
+            return Ok(false);
+        }
+        self.mark(&name(link)).await.map(|()| true)
     }
 
     /// Sets an interface up if it is not. Returns whether it was down.
@@ -214,7 +231,7 @@ impl Netlink {
         let name = &wanted.name;
         sysctl::set_if_there(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
         sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
-        let mut changed = false;
+        let mut changed = self.ensure_marked(found).await?;
         let unlike = |info: &InfoBridge| match info {
             InfoBridge::StpState(state) => *state != BridgeStpState::Disabled,
             InfoBridge::ForwardDelay(delay) => *delay != 0,
@@ -318,7 +335,11 @@ pub(super) fn ipv4(message: &AddressMessage) -> Option<Ipv4Net> {
 }
 
 pub(super) fn ours(link: &LinkMessage) -> bool {
-    link.attributes.contains(&LinkAttribute::IfAlias(MARK.to_owned()))
+    link.attributes.contains(&LinkAttribute::Group(GROUP)) || link.attributes.contains(&alias())
+}
+
+fn alias() -> LinkAttribute {
+    LinkAttribute::IfAlias(MARK.to_owned())
 }
 
 pub(super) fn link_infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
