@@ -40,18 +40,22 @@ class Lab:
             self.cloud.manage(*self.own[name], "check", inside=host.command)
 
     def remove(self):
-        self.cloud.stop()
-        for host in [*self.compute.values(), self.controller]:
-            host.remove()
+        try:
+            self.cloud.stop()
+        finally:
+            for host in [*self.compute.values(), self.controller]:
+                host.remove()
 
 
 @pytest.fixture(scope="module")
 def lab(servers, switches, logs, tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("netns-hosts"), logs, servers, switches)
-    netns.start(lab.cloud)
-    lab.cloud.manage("project", "create", RIVAL, USER)
-    yield lab
-    lab.remove()
+    try:
+        netns.start(lab.cloud)
+        lab.cloud.manage("project", "create", RIVAL, USER)
+        yield lab
+    finally:
+        lab.remove()
 
 
 @pytest.fixture(scope="module")
