@@ -38,7 +38,9 @@ struct Applied {
     /// The latest request that the rules in force answer.
     answers: u64,
     /// What the rows looked like then.
-    stamp: Option<(FirewallStamp, Instant)>,
+    stamp: Option<FirewallStamp>,
+    /// When the rules were last compared with what the kernel holds. Between two of these, only differences are applied.
+    compared: Option<Instant>,
 }
 
 impl Groups {
@@ -79,7 +81,7 @@ impl Groups {
         let mut applied = self.applied.lock().await;
         let stamp = security_groups::changed(&mut self.db.read().await?, &self.name).await?;
         match &applied.stamp {
-            Some((known, read)) if *known == stamp && read.elapsed() < COMPARE_AGAIN => Ok(()),
+            Some(known) if *known == stamp && applied.compared.as_ref().is_some_and(is_fresh) => Ok(()),
             _ => self.apply(&mut applied).await,
         }
     }
@@ -95,9 +97,20 @@ impl Groups {
         };
         // Should it fail half-way, the next tick must not take the rules for current.
         applied.stamp = None;
-        let changed = self.firewall.ensure(&wanted).await?;
+        let changed = match applied.compared.take().filter(is_fresh) {
+            Some(compared) => {
+                let changed = self.firewall.advance(&wanted).await?;
+                applied.compared = Some(compared);
+                changed
+            }
+            None => {
+                let changed = self.firewall.ensure(&wanted).await?;
+                applied.compared = Some(begun);
+                changed
+            }
+        };
         applied.answers = answers;
-        applied.stamp = Some((stamp, Instant::now()));
+        applied.stamp = Some(stamp);
         if changed.commands > 0 {
             let took_ms = begun.elapsed().as_millis();
             info!(
@@ -110,6 +123,10 @@ impl Groups {
         }
         Ok(())
     }
+}
+
+fn is_fresh(compared: &Instant) -> bool {
+    compared.elapsed() < COMPARE_AGAIN
 }
 
 /// Follows the rows until the daemon stops. What is in force then stays in force.

@@ -9,6 +9,10 @@
 
 #[path = "kernel/floating.rs"]
 mod floating;
+#[path = "kernel/many.rs"]
+mod many;
+#[path = "kernel/groups.rs"]
+mod groups;
 #[path = "kernel/namespace.rs"]
 mod namespace;
 #[path = "kernel/vxlan.rs"]

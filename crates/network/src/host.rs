@@ -18,6 +18,7 @@ use crate::floating::Floating;
 use crate::plan::{Plan, Served, gateway, in_use, plan};
 use crate::settings::Settings;
 use crate::spool::{self, LeaseKind};
+use crate::told::Told;
 use crate::{Machine, NetworkError};
 
 /// How long networks stay ours when we fall silent; then another host may serve them.
@@ -41,6 +42,7 @@ pub(crate) struct NetworkHost {
     /// The other hosts, and the MTU that is left on the way to them.
     addresses: Addresses,
     mtu: Option<u32>,
+    told: Told,
     /// What was last said of a bridge, so that it is said once.
     complaints: BTreeMap<String, String>,
     forwards: bool,
@@ -60,6 +62,7 @@ impl NetworkHost {
             floating: Floating::default(),
             addresses: Addresses::default(),
             mtu: None,
+            told: Told::default(),
             complaints: BTreeMap::new(),
             forwards,
         }
@@ -97,6 +100,7 @@ impl NetworkHost {
         };
         self.complain("firewall", firewall.err().map(|error| chain(&error).to_string()));
         self.complain("floating addresses", bound.err().map(|error| chain(&error).to_string()));
+        self.told.read(&self.db, &plan).await?;
         for (bridge, served) in &plan.served {
             self.served.insert(bridge.clone(), served.clone());
             let outcome = self.serve(served).await;
@@ -165,15 +169,16 @@ impl NetworkHost {
             self.forwards = true;
         }
         self.settings.carrier.ensure(&*self.machine.links, &served.bridge, served.tag).await?;
-        let hosts = fixed_ips::dhcp_hosts(&mut self.db.read().await?, served.id).await?;
-        let changed = self.machine.dhcp.set_hosts(&served.dhcp, &hosts).await?;
+        let changed = self.told.tell(&self.db, &*self.machine.dhcp, served).await?;
         if changed > 0 {
-            debug!(bridge, changed, hosts = hosts.len(), "DHCP hosts of {bridge} changed.");
+            debug!(bridge, changed, "DHCP hosts of {bridge} changed.");
         }
         match self.machine.dhcp.ensure(&served.dhcp).await? {
             Server::Running => {}
             outcome @ (Server::Started | Server::Restarted) => {
                 debug!(bridge, ?outcome, "The DHCP server of {bridge} was not as it should be.");
+                // Whoever ended it may have been at its files, too.
+                self.told.forget(served.id);
             }
         }
         Ok(())

@@ -60,6 +60,10 @@ impl GuestFirewall for FakeGuestFirewall {
         Ok(Self::replace(&mut self.applied(), Rules::of(wanted)))
     }
 
+    async fn advance(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError> {
+        self.ensure(wanted).await
+    }
+
     async fn change(&self, change: &FirewallChange) -> Result<Changed, FirewallError> {
         let mut applied = self.applied();
         let wanted = applied.as_ref().ok_or(FirewallError::NotEnsured)?.after(change);
@@ -111,6 +115,13 @@ pub async fn guest_firewall_contract(firewall: &dyn GuestFirewall) {
     assert_ne!(firewall.change(&change).await.unwrap().commands, 0);
     wanted.guests.pop();
     assert_eq!(firewall.ensure(&wanted).await.unwrap().commands, 0);
+
+    // The whole, by what differs: one rule more and a newcomer.
+    wanted.groups[0].rules.push(rule("tcp", Source::Group(group)));
+    wanted.guests.push(guest(6, &[1]));
+    assert_ne!(firewall.advance(&wanted).await.unwrap().commands, 0);
+    assert_eq!(firewall.advance(&wanted).await.unwrap().commands, 0);
+    assert_eq!(firewall.ensure(&wanted).await.unwrap().commands, 0, "what differs was all");
     assert_ne!(firewall.ensure(&HostFirewall::default()).await.unwrap().commands, 0);
     assert_eq!(firewall.ensure(&HostFirewall::default()).await.unwrap().commands, 0);
 }

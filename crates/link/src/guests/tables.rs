@@ -14,17 +14,22 @@ use nova_types::security_group::GuestPort;
 use nova_types::{InstanceId, ProjectId, SecurityGroupId};
 
 use super::rules::Rules;
-use crate::conntrack::Flow;
+use crate::conntrack::{CUT, Flow};
+use crate::gateway::METADATA;
 use crate::nft::expr::{
-    accept, concat, ct_state, drop, field, goto, is, is_not, jump, meta, one_of, ports, prefix, set, text, vmap,
+    accept, concat, ct_mark, ct_original, ct_state, drop, field, goto, has_flag, is, is_not, jump, meta, one_of, ports,
+    prefix, set, text, vmap,
 };
 use crate::nft::{Chain, Hook, Rule, Set, SetKind, Table, TableName};
 
 pub(super) const BRIDGE: TableName = TableName { family: NfFamily::Bridge, name: "nova_compute" };
 pub(super) const INET: TableName = TableName { family: NfFamily::INet, name: "nova_compute" };
 
-const DHCP_SERVER: u16 = 67;
-const DHCP_CLIENT: u16 = 68;
+pub(super) const DHCP_SERVER: u16 = 67;
+pub(super) const DHCP_CLIENT: u16 = 68;
+const DNS: u16 = 53;
+/// The guests of this host, by bridge and address.
+const LOCAL: &str = "local";
 
 /// What each tap may send and be sent: the guest's own addresses, and nothing that only a server may say.
 ///
@@ -120,19 +125,29 @@ fn bridge_chains() -> BTreeMap<String, Chain> {
 /// bridge.
 pub(super) fn inet(rules: &Rules, project_traffic: bool) -> Table {
     let mut table = Table::default();
-    let entrance = || {
-        let to = concat(vec![meta(MetaKey::Oifname), field("ip", "daddr")]);
-        vec![vec![ct_state(&["established", "related"]), accept()], vec![vmap(to, "guests")]]
-    };
-    table.chains.insert("forward".to_owned(), base(NfChainType::Filter, NfHook::Forward, 0, entrance()));
-    table.chains.insert("output".to_owned(), base(NfChainType::Filter, NfHook::Output, 0, entrance()));
+    let cut = || vec![ct_mark(CUT), drop()];
+    let known = || vec![ct_state(&["established", "related"]), accept()];
+    let entrance = || vec![vmap(concat(vec![meta(MetaKey::Oifname), field("ip", "daddr")]), "guests")];
+    let from_guest = || is(concat(vec![meta(MetaKey::Iifname), field("ip", "saddr")]), set(LOCAL));
+    // The kernel takes any packet of TCP for the first of a connection. A connection that was forgotten because its rule
+    // is gone would be the guest's own with the next packet from it, and so go on.
+    let amid = vec![from_guest(), ct_state(&["new"]), has_flag("ack"), drop()];
+    let hook = |hook, rules| base(NfChainType::Filter, hook, 0, rules);
+    table.chains.insert("forward".to_owned(), hook(NfHook::Forward, vec![cut(), known(), amid, entrance()]));
+    table.chains.insert("output".to_owned(), hook(NfHook::Output, vec![cut(), known(), entrance()]));
+    table.chains.insert("input".to_owned(), hook(NfHook::Input, vec![vec![from_guest(), goto("to-host")]]));
+    table.chains.insert("to-host".to_owned(), of(host_rules()));
     let mut guests = Set::verdicts(&[SetType::Ifname, SetType::Ipv4Addr]);
+    let mut local = Set::of(&[SetType::Ifname, SetType::Ipv4Addr]);
     for guest in rules.guests.values() {
         let chain = guest_chain(guest.instance);
-        guests.elements.insert(vec![guest.bridge.clone(), guest.address.to_string()], Some(chain.clone()));
+        let place = vec![guest.bridge.clone(), guest.address.to_string()];
+        local.elements.insert(place.clone(), None);
+        guests.elements.insert(place, Some(chain.clone()));
         table.chains.insert(chain, of(guest_rules(guest, project_traffic)));
     }
     table.sets.insert("guests".to_owned(), guests);
+    table.sets.insert(LOCAL.to_owned(), local);
     for (id, rules) in &rules.groups {
         table.chains.insert(group_chain(*id), of(group_rules(rules)));
     }
@@ -144,6 +159,22 @@ pub(super) fn inet(rules: &Rules, project_traffic: bool) -> Table {
         table.sets.extend(projects.map(|(id, addresses)| (project_set(id), address_set(addresses))));
     }
     table
+}
+
+/// What guests may ask of this host, whichever of its addresses they name: an address, names, metadata and an echo.
+///
+/// A network host has rules of its own besides. These hold where the bridge is not `nova-network`'s, too: under
+/// `FlatManager`, and on a compute host whose own address is on the bridge.
+fn host_rules() -> Vec<Vec<Statement<'static>>> {
+    vec![
+        vec![ct_state(&["established", "related"]), accept()],
+        vec![is(field("udp", "dport"), ports(DHCP_SERVER, DHCP_SERVER)), accept()],
+        vec![is(field("udp", "dport"), ports(DNS, DNS)), accept()],
+        vec![is(field("tcp", "dport"), ports(DNS, DNS)), accept()],
+        vec![is(field("icmp", "type"), ports(8, 8)), accept()],
+        vec![is(ct_original("ip daddr"), text(METADATA.to_string())), accept()],
+        vec![drop()],
+    ]
 }
 
 fn guest_rules(guest: &GuestPort, project_traffic: bool) -> Vec<Vec<Statement<'static>>> {
@@ -212,7 +243,7 @@ fn matches(traffic: Traffic) -> Vec<Statement<'static>> {
 
 /// Lists the connections that `found` may have let in and `wanted` does not, by the guests of `rules`.
 ///
-/// Too many is harmless: a connection that is forgotten and still allowed is learned again from its next packet.
+/// These may be too many: of those, what is still allowed goes on.
 pub(super) fn narrowed(found: &Table, wanted: &Table, rules: &Rules) -> BTreeSet<Flow> {
     let lost = |name: &str| match (found.chains.get(name), wanted.chains.get(name)) {
         (Some(was), Some(is)) => was.rules.iter().any(|rule| !is.rules.contains(rule)),
@@ -224,7 +255,7 @@ pub(super) fn narrowed(found: &Table, wanted: &Table, rules: &Rules) -> BTreeSet
             flows.insert(Flow::To(guest.address));
         }
     }
-    for (name, was) in &found.sets {
+    for (name, was) in found.sets.iter().filter(|(name, _)| *name != LOCAL) {
         let stays = |key: &Vec<String>| wanted.sets.get(name).is_some_and(|set| set.elements.contains_key(key));
         let gone = was.elements.keys().filter(|key| !stays(key)).filter_map(|key| key.last()?.parse().ok());
         flows.extend(gone.map(
