@@ -132,7 +132,7 @@ impl GuestFirewall for KernelGuestFirewall {
             return self.ensure(wanted).await;
         }
         let commands = self.step(&mut state, Rules::of(wanted)).await?;
-        Ok(Changed { commands, forgotten: Self::forget(&mut state).await })
+        Ok(Changed { commands, forgotten: self.end(&mut state).await })
     }
 
     async fn change(&self, change: &FirewallChange) -> Result<Changed, FirewallError> {
