@@ -41,7 +41,8 @@ pub(crate) enum Action {
     Enable(Named),
     /// Keep new work away from a daemon
     Disable(Named),
-    /// Forget a daemon that is gone; the addresses that its host had as a router are free after a while
+    /// Forget a daemon that is gone for good: under VxlanManager other hosts then send nothing there any more, and the
+    /// addresses that its host had as a router of guests come free
     Delete(Named),
 }
 
@@ -126,40 +127,44 @@ async fn describe_resource(cx: &mut Context<'_, '_>, host: &HostName, output: Ou
 }
 
 async fn set(cx: &mut Context<'_, '_>, named: &Named, disabled: bool) -> anyhow::Result<()> {
-    let host = parse(&named.host)?;
-    let all = services::list(&mut cx.db.read().await?).await?;
-    if !all.iter().any(|s| s.host == host && s.binary == named.service) {
-        bail!("no {} on {host}; nova-manage service list shows all", named.service);
-    }
+    let host = existing(cx, named).await?.host;
     services::set_disabled(&mut cx.db.write().await?, &host, &named.service, disabled).await?;
     Ok(())
 }
 
-/// With the daemon go the addresses that only it needs: another that came back would take new ones.
+/// One that lives would come back with its next report, and guests need the one that they are on.
 async fn delete(cx: &mut Context<'_, '_>, named: &Named) -> anyhow::Result<()> {
-    let (host, binary) = (parse(&named.host)?, named.service.as_str());
+    let (daemon, binary) = (existing(cx, named).await?, &named.service);
+    let host = &daemon.host;
     let down_after = i64::try_from(cx.config.common.service_down_time.as_secs()).unwrap_or(i64::MAX);
-    let mut conn = cx.db.read().await?;
-    let (all, here) = (services::list(&mut conn).await?, instances::on_host(&mut conn, &host).await?.len());
-    drop(conn);
-    let Some(daemon) = all.into_iter().find(|s| s.host == host && s.binary == binary) else {
-        bail!("no {binary} on {host}; nova-manage service list shows all");
-    };
-    if !daemon.gave_up && daemon.is_up(down_after) {
-        bail!("{binary} on {host} reported {} s ago; stop it first", daemon.silent_seconds.max(0));
+    if daemon.is_up(down_after) && !daemon.gave_up {
+        bail!("{binary} on {host} reported {} s ago; stop it first", daemon.silent_seconds);
     }
-    if here > 0 && [COMPUTE, NETWORK].contains(&binary) {
-        bail!("{host} has {here} instances; nova-manage host evacuate {host} gives them to other hosts");
+    let mut conn = cx.db.read().await?;
+    let guests = instances::on_host(&mut conn, host).await?.len();
+    let routes = binary == NETWORK && !routers::of_host(&mut conn, host).await?.is_empty();
+    drop(conn);
+    if (binary == COMPUTE || routes) && guests > 0 {
+        bail!("{host} has {guests} instances; run nova-manage host evacuate {host} first");
     }
     let quarantine = cx.config.network.fixed_ip_disassociate_timeout.as_secs();
     let quarantine = i32::try_from(quarantine).unwrap_or(i32::MAX);
     let freed = transaction!(cx.db, |tx| -> DbError {
-        let freed = if binary == NETWORK { routers::release(tx, &host, quarantine).await? } else { 0 };
-        services::delete(tx, &host, binary).await?;
+        let freed = if routes { routers::release(tx, host, quarantine).await? } else { 0 };
+        services::delete(tx, host, binary).await?;
         Ok(freed)
     })?;
     if freed > 0 {
         cx.note(format_args!("{host} had {freed} addresses of its own; they are free in {quarantine} s."));
     }
     Ok(())
+}
+
+async fn existing(cx: &Context<'_, '_>, named: &Named) -> anyhow::Result<Service> {
+    let host: HostName = parse(&named.host)?;
+    let all = services::list(&mut cx.db.read().await?).await?;
+    match all.into_iter().find(|s| s.host == host && s.binary == named.service) {
+        Some(found) => Ok(found),
+        None => bail!("no {} on {host}; nova-manage service list shows all", named.service),
+    }
 }

@@ -55,7 +55,7 @@ async fn a_hosts_addresses_are_shown_and_come_free_when_its_daemon_is_forgotten(
         "{refused}"
     );
     db.write().await.unwrap().execute("update services set updated_at = {now-?}", &[90.into()]).await.unwrap();
-    expect!["node2 has 1 instances; nova-manage host evacuate node2 gives them to other hosts"]
+    expect!["node2 has 1 instances; run nova-manage host evacuate node2 first"]
         .assert_eq(&lab.refused("service delete node2 nova-network").await);
     db.write().await.unwrap().execute("update instances set host = null", &[]).await.unwrap();
     let done = lab.run("service delete node2 nova-network").await;
