@@ -155,12 +155,10 @@ def test_a_host_that_loses_only_the_database_keeps_its_network(lab, guest, world
 
 
 def test_a_host_that_is_lost_is_replaced_and_drops_all_when_it_comes_back(lab, guest, world):
-    address = guest.address
     lab.plug("fover1", up=False)
     _, took = eventually(SOON, "the other takes over", lambda: lab.has("fover2", GATEWAY))
     print(f"the network has another host after {took:.1f} s")
     guest.renews()
-    assert f"lease renew {address}/24" in guest.console()
     all_is_well(guest, world)
     assert lab.server() == "fover2" and lab.holders(FLOATING) == ["fover1", "fover2"], "the lost one knows nothing yet"
 
