@@ -51,9 +51,11 @@ class Lab:
             self.cloud.manage(*self.own[name], "check", inside=host.command)
 
     def remove(self):
-        self.cloud.stop()
-        for host in [*self.compute.values(), self.controller]:
-            host.remove()
+        try:
+            self.cloud.stop()
+        finally:
+            for host in [*self.compute.values(), self.controller]:
+                host.remove()
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +64,15 @@ def lab(servers, switches, logs, tmp_path_factory):
     for parent in [folder, folder.parent]:
         os.chmod(parent, 0o711)
     lab = Lab(folder, logs, servers, switches)
-    lab.cloud.create()
-    lab.cloud.add_image(Path(os.environ["NOVA_GUEST"]))
-    for host in lab.compute.values():
-        host.wait_for_libvirt()
-    lab.cloud.start()
-    yield lab
-    lab.remove()
+    try:
+        lab.cloud.create()
+        lab.cloud.add_image(Path(os.environ["NOVA_GUEST"]))
+        for host in lab.compute.values():
+            host.wait_for_libvirt()
+        lab.cloud.start()
+        yield lab
+    finally:
+        lab.remove()
 
 
 @pytest.fixture(scope="module")

@@ -93,15 +93,18 @@ impl Links for KernelLinks {
         check_name(interface)?;
         let netlink = Netlink::open()?;
         let link = netlink.get(interface).await?;
-        let added = netlink.ensure_address(link.header.index, interface, address.into()).await?;
-        if added {
-            let name = interface.to_owned();
-            let told = tokio::task::spawn_blocking(move || announce(&name, address)).await;
-            if let Ok(Err(error)) = told {
-                warn!(interface, %address, %error, "Neighbours were not told of {address}; they find out within minutes.");
-            }
-            info!(interface, %address, "Bound {address} to {interface}.");
+        if netlink.has_address(link.header.index, address.into()).await? {
+            return Ok(false);
         }
+        // First, for after it nobody would know whether it was said. What comes meanwhile is translated, not looked at.
+        let name = interface.to_owned();
+        let told = tokio::task::spawn_blocking(move || announce(&name, address)).await;
+        if let Ok(Err(error)) = told {
+            warn!(interface, %address, %error, "Neighbours were not told of {address}; they find out within minutes.");
+        }
+        hit(Point::AddressAnnounced);
+        let added = netlink.ensure_address(link.header.index, interface, address.into()).await?;
+        info!(interface, %address, "Bound {address} to {interface}.");
         Ok(added)
     }
 
@@ -262,11 +265,15 @@ impl Netlink {
         Ok(changed)
     }
 
-    pub(super) async fn ensure_address(&self, index: u32, name: &str, wanted: Ipv4Net) -> Result<bool, LinkError> {
+    async fn has_address(&self, index: u32, wanted: Ipv4Net) -> Result<bool, LinkError> {
         let has = |message: &AddressMessage| {
             ipv4(message).is_some_and(|a| (a.addr(), a.prefix_len()) == (wanted.addr(), wanted.prefix_len()))
         };
-        if self.address_messages(Some(index)).await?.iter().any(has) {
+        Ok(self.address_messages(Some(index)).await?.iter().any(has))
+    }
+
+    pub(super) async fn ensure_address(&self, index: u32, name: &str, wanted: Ipv4Net) -> Result<bool, LinkError> {
+        if self.has_address(index, wanted).await? {
             return Ok(false);
         }
         let add = self.handle.address().add(index, IpAddr::V4(wanted.addr()), wanted.prefix_len()).execute().await;
