@@ -53,6 +53,8 @@ class Spread:
             self.cloud.manage(*self.own[name], "check", inside=host.command)
 
     def remove(self):
-        self.cloud.stop()
-        for host in [*self.compute.values(), self.controller]:
-            host.remove()
+        try:
+            self.cloud.stop()
+        finally:
+            for host in [*self.compute.values(), self.controller]:
+                host.remove()

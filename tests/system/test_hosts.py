@@ -14,9 +14,11 @@ GUESTS = 4
 @pytest.fixture(scope="module")
 def lab(servers, switches, logs, tmp_path_factory):
     lab = Spread("hosts", 1, tmp_path_factory.mktemp("hosts"), logs, servers, switches, "--flat_interface=eth1")
-    lab.start()
-    yield lab
-    lab.remove()
+    try:
+        lab.start()
+        yield lab
+    finally:
+        lab.remove()
 
 
 @pytest.fixture(scope="module")

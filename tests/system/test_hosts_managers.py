@@ -27,13 +27,15 @@ def lab(request, servers, switches, logs, tmp_path_factory):
     flag = f"--network_manager=nova.network.manager.{manager}Manager"
     lab = Spread(manager.lower(), FIRST[manager], tmp_path_factory.mktemp(manager), logs, servers, switches, flag)
     lab.manager = manager
-    if manager == FLAT:
-        make_bridge(lab.controller, "10.44.0.1/24")
-        for host in lab.compute.values():
-            make_bridge(host)
-    lab.start(NETWORK[manager])
-    yield lab
-    lab.remove()
+    try:
+        if manager == FLAT:
+            make_bridge(lab.controller, "10.44.0.1/24")
+            for host in lab.compute.values():
+                make_bridge(host)
+        lab.start(NETWORK[manager])
+        yield lab
+    finally:
+        lab.remove()
 
 
 @pytest.fixture(scope="module")

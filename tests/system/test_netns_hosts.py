@@ -52,18 +52,22 @@ class Lab:
             self.cloud.manage(*self.own[name], "check", inside=host.command)
 
     def remove(self):
-        self.cloud.stop()
-        for host in [*self.compute.values(), self.controller]:
-            host.remove()
+        try:
+            self.cloud.stop()
+        finally:
+            for host in [*self.compute.values(), self.controller]:
+                host.remove()
 
 
 @pytest.fixture(scope="module", params=[FLAT_DHCP, VXLAN])
 def lab(request, servers, switches, logs, tmp_path_factory):
     lab = Lab(request.param, tmp_path_factory.mktemp("netns-hosts"), logs, servers, switches)
-    netns.start(lab.cloud, NETWORK[lab.manager])
-    lab.cloud.manage("project", "create", RIVAL, USER)
-    yield lab
-    lab.remove()
+    try:
+        netns.start(lab.cloud, NETWORK[lab.manager])
+        lab.cloud.manage("project", "create", RIVAL, USER)
+        yield lab
+    finally:
+        lab.remove()
 
 
 @pytest.fixture(scope="module")

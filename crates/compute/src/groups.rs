@@ -134,3 +134,40 @@ pub(crate) async fn keep_current(host: &Host, stop: Stop) {
     let Some(real) = &host.real else { return stop.cancelled().await };
     Ticks::new("firewall", host.settings.tick).hinted_by(&real.groups.news).run(stop, || real.groups.follow()).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use nova_db::transaction;
+    use nova_link::guests::FakeGuestFirewall;
+    use nova_types::rule::{Rule, Source, Traffic};
+
+    use super::*;
+    use crate::testing::{Bench, host_name, project};
+
+    #[tokio::test]
+    async fn a_changed_row_is_applied_by_what_differs_and_all_is_compared_once_a_minute() {
+        let bench = Bench::new().await;
+        let groups = Groups::new(bench.db.clone(), host_name(), Arc::<FakeGuestFirewall>::clone(&bench.firewall));
+        let id = bench.placed(1).await[0];
+        groups.follow().await.unwrap();
+        assert_eq!(bench.firewall.compared(), 1, "at the start");
+        let open = |port| Traffic::parse("tcp", Some(port), Some(port)).unwrap();
+        for port in [22, 80] {
+            let (group, rules) = (bench.group, [Rule { traffic: open(port), source: Source::EVERYONE }]);
+            transaction!(bench.db, |tx| -> security_groups::GroupError {
+                security_groups::add_rules(tx, &project(), group, &rules, 100).await
+            })
+            .unwrap();
+            groups.follow().await.unwrap();
+            assert!(bench.firewall.lets_in(id, open(port), "192.0.2.7".parse().unwrap()));
+        }
+        groups.refresh().await.unwrap();
+        groups.follow().await.unwrap();
+        assert_eq!(bench.firewall.compared(), 1);
+        tokio::time::pause();
+        tokio::time::advance(COMPARE_AGAIN).await;
+        tokio::time::resume();
+        groups.follow().await.unwrap();
+        assert_eq!(bench.firewall.compared(), 2);
+    }
+}

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use nova_aws::{Filter, Filters, Param, Params, Return, Set};
 use nova_db::floating_ips::{self, Affected, FloatingError, FloatingIp, Wish};
 use nova_db::{describe, transaction};
+use nova_failpoint::{Point, hit};
 use nova_types::InstanceId;
 use serde::Serialize;
 
@@ -38,8 +39,11 @@ impl Action for AllocateAddress {
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<AllocateAddressResponse, Error> {
         let defaults = cloud.config.api.quotas();
         let address = transaction!(cloud.db, |tx| -> Error {
-            Ok(floating_ips::allocate(tx, &caller.project, &defaults).await?)
+            let address = floating_ips::allocate(tx, &caller.project, &defaults).await?;
+            hit(Point::AllocateAccepting);
+            Ok(address)
         })?;
+        hit(Point::AllocateAccepted);
         Ok(AllocateAddressResponse { public_ip: address.to_string(), domain: DOMAIN })
     }
 }
@@ -74,9 +78,13 @@ impl Action for AssociateAddress {
         let Self { address, wish, moved } = self;
         let affected = transaction!(cloud.db, |tx| -> Error {
             let affected = floating_ips::associate(tx, caller.scope(), address, wish, moved).await;
-            affected.map_err(|error| of_wish(error, wish))
+            let affected = affected.map_err(|error| of_wish(error, wish))?;
+            hit(Point::AssociateAccepting);
+            Ok(affected)
         })?;
+        hit(Point::AssociateAccepted);
         tell(cloud, affected).await;
+        hit(Point::AssociateHinted);
         Ok(Return)
     }
 }
@@ -110,9 +118,13 @@ impl Action for DisassociateAddress {
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<Return, Error> {
         let affected = transaction!(cloud.db, |tx| -> Error {
-            Ok(floating_ips::disassociate(tx, caller.scope(), self.0).await?)
+            let affected = floating_ips::disassociate(tx, caller.scope(), self.0).await?;
+            hit(Point::DisassociateAccepting);
+            Ok(affected)
         })?;
+        hit(Point::DisassociateAccepted);
         tell(cloud, affected).await;
+        hit(Point::DisassociateHinted);
         Ok(Return)
     }
 }
@@ -129,9 +141,14 @@ impl Action for ReleaseAddress {
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<Return, Error> {
-        let affected =
-            transaction!(cloud.db, |tx| -> Error { Ok(floating_ips::release(tx, caller.scope(), self.0).await?) })?;
+        let affected = transaction!(cloud.db, |tx| -> Error {
+            let affected = floating_ips::release(tx, caller.scope(), self.0).await?;
+            hit(Point::ReleaseAccepting);
+            Ok(affected)
+        })?;
+        hit(Point::ReleaseAccepted);
         tell(cloud, affected).await;
+        hit(Point::ReleaseHinted);
         Ok(Return)
     }
 }
