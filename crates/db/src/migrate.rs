@@ -11,7 +11,7 @@ use crate::error::{DbError, Unique};
 use crate::open::Db;
 
 /// The version this program needs.
-pub const LATEST: i32 = 105;
+pub const LATEST: i32 = 109;
 
 /// All versions, in order. One source for all engines, so that they cannot drift apart.
 const MIGRATIONS: &[(i32, &str)] = &[
@@ -22,7 +22,8 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (102, include_str!("../../../migrations/0102_service_keys.sql")),
     (103, include_str!("../../../migrations/0103_leases.sql")),
     (104, include_str!("../../../migrations/0104_changed_hosts.sql")),
-    (LATEST, include_str!("../../../migrations/0105_addresses.sql")),
+    (105, include_str!("../../../migrations/0105_addresses.sql")),
+    (LATEST, include_str!("../../../migrations/0109_domains.sql")),
 ];
 
 /// `migrate_version` is what sqlalchemy-migrate kept, so that old tools can still ask; the journal is ours.
