@@ -1,11 +1,13 @@
 """Floating addresses as each client asks for them: boto 2.49 as of today and as euca2ools spoke in 2010, boto3 with what Terraform calls, and aws-cli."""
 
+import re
+
 import boto.exception
 import botocore.exceptions
 import pytest
 
-from clients import SigV2Connection
-from cloud import USER
+from clients import CLIENTS, SigV2Connection
+from cloud import Cloud
 from wait import eventually
 
 POOL = [f"203.0.113.{last}" for last in range(4)]
@@ -15,19 +17,27 @@ QUOTA = 3
 @pytest.fixture(scope="module")
 def cloud(logs, tmp_path_factory):
     """One process with simulated guests: nobody binds these addresses."""
-    from cloud import Cloud
-
     cloud = Cloud(
         tmp_path_factory.mktemp("addresses"), hypervisor="simulated", log=logs / "addresses.log", port=18773,
         flags=["--fake_network", f"--quota_floating_ips={QUOTA}"],
     )
     cloud.create()
     cloud.add_fake_image()
-    cloud.manage("project", "create", "rival", USER)
+    cloud.bob = re.search(r"EC2_ACCESS_KEY=(\S+)\n.*EC2_SECRET_KEY=(\S+)", cloud.manage("user", "create", "bob")).groups()
+    cloud.manage("project", "create", "rival", "bob")
+    for project in ([], ["rival"]):
+        cloud.manage("role", "add", "bob", "netadmin", *project)
     cloud.manage("floating", "create", "netns0", "203.0.113.0/30")
     cloud.start()
     yield cloud
     cloud.stop()
+
+
+@pytest.fixture
+def rival(cloud):
+    """Somebody of another project, who is no administrator."""
+    access, secret = cloud.bob
+    return CLIENTS["boto3"](cloud.url, f"{access}:rival", secret).ec2
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +113,7 @@ def test_boto(cloud, instances, of):
     assert address.disassociate() and address.release()
 
 
-def test_boto3_and_what_terraform_calls(cloud, instances):
+def test_boto3_and_what_terraform_calls(cloud, instances, rival):
     ec2 = cloud.client("boto3").ec2
     one, two = instances
     made = ec2.allocate_address(Domain="vpc")
@@ -133,7 +143,6 @@ def test_boto3_and_what_terraform_calls(cloud, instances):
     ec2.disassociate_address(AssociationId=moved)
     assert ec2.describe_addresses(**by("association-id", moved))["Addresses"] == []
 
-    rival = cloud.client("boto3", project="rival").ec2
     refused("InvalidAllocationID.NotFound", rival.release_address, AllocationId=id)
     refused("InvalidAllocationID.NotFound", rival.associate_address, AllocationId=id, InstanceId=one)
     refused("DryRunOperation", ec2.release_address, AllocationId=id, DryRun=True)
@@ -141,8 +150,8 @@ def test_boto3_and_what_terraform_calls(cloud, instances):
     refused("InvalidAllocationID.NotFound", ec2.describe_addresses, AllocationIds=[id])
 
 
-def test_the_quota_and_the_pool_end(cloud):
-    ec2, rival = cloud.client("boto3").ec2, cloud.client("boto3", project="rival").ec2
+def test_the_quota_and_the_pool_end(cloud, rival):
+    ec2 = cloud.client("boto3").ec2
     held = [ec2.allocate_address()["PublicIp"] for _ in range(QUOTA)]
     refused("AddressLimitExceeded", ec2.allocate_address)
     held.append(rival.allocate_address()["PublicIp"])
