@@ -51,9 +51,11 @@ class Lab:
             self.cloud.manage(*self.own[name], "check", inside=host.command)
 
     def remove(self):
-        self.cloud.stop()
-        for host in [*self.compute.values(), self.controller]:
-            host.remove()
+        try:
+            self.cloud.stop()
+        finally:
+            for host in [*self.compute.values(), self.controller]:
+                host.remove()
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +64,15 @@ def lab(servers, switches, logs, tmp_path_factory):
     for parent in [folder, folder.parent]:
         os.chmod(parent, 0o711)
     lab = Lab(folder, logs, servers, switches)
-    lab.cloud.create()
-    lab.cloud.add_image(Path(os.environ["NOVA_GUEST"]))
-    for host in lab.compute.values():
-        host.wait_for_libvirt()
-    lab.cloud.start()
-    yield lab
-    lab.remove()
+    try:
+        lab.cloud.create()
+        lab.cloud.add_image(Path(os.environ["NOVA_GUEST"]))
+        for host in lab.compute.values():
+            host.wait_for_libvirt()
+        lab.cloud.start()
+        yield lab
+    finally:
+        lab.remove()
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +115,13 @@ def test_each_host_fetched_each_image_once(lab, launched):
 
 def test_guests_keep_their_leases(lab, launched):
     _, guests = launched
+    # They are written now and then, and when a server starts.
+    eventually(20, "all leases are written down", lambda: set(leases(lab)) == {guest.address for guest in guests}, every=0.3)
     before = leases(lab)
-    assert set(before) == {guest.address for guest in guests}
     for guest in guests:
         # What udhcpc does at half the lease's time, which dnsmasq makes two minutes at least.
         guest.ssh("killall -USR1 udhcpc")
-    eventually(20, "all leases are longer", lambda: all(leases(lab)[address] > end for address, end in before.items()), every=0.3)
+    eventually(30, "all leases are longer", lambda: all(leases(lab)[address] > end for address, end in before.items()), every=0.3)
     for guest in guests:
         assert guest.accepts_ssh()
     assert sorted(leases(lab)) == sorted(before)

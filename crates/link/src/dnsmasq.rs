@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `nova-<bridge>.pid` | written by dnsmasq |
 //! | `nova-<bridge>.hosts/<instance>` | one guest's address; dnsmasq notices new files by itself |
-//! | `nova-<bridge>.leases` | what `nova-dhcpbridge init` prints |
+//! | `nova-<bridge>.leases` | what `nova-dhcpbridge init` prints when a server starts; between starts up to ten seconds old |
 //!
 //! A server outlives us. After a restart of ours it is found again by pid, arguments and start time.
 
 #[cfg(feature = "fake")]
 mod fake;
 mod files;
+mod leases;
 mod server;
 
 use std::net::Ipv4Addr;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
+use nova_types::InstanceId;
 use nova_types::network::DhcpHost;
 
 #[cfg(feature = "fake")]
@@ -43,6 +45,15 @@ pub trait DhcpServers: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`DhcpError::File`] or [`DhcpError::Run`].
     async fn set_hosts(&self, network: &DhcpNetwork, hosts: &[DhcpHost]) -> Result<usize, DhcpError>;
+
+    /// Changes some hosts of a network and leaves the others as they are, unlooked at. Returns how many entries changed.
+    ///
+    /// A new host is known to the server at once, one that is different, or has the address of one that is gone, within a
+    /// second of the next call, and that one is gone within ten; so call it again, if with no change.
+    ///
+    /// # Errors
+    /// [`DhcpError::NotSet`] before the first [`set_hosts`](Self::set_hosts), and after anything failed; else as there.
+    async fn change_hosts(&self, network: &DhcpNetwork, change: &DhcpChange) -> Result<usize, DhcpError>;
 
     /// Stops a network's server and removes its files; there may be none.
     ///
@@ -82,6 +93,15 @@ pub struct DhcpNetwork {
     pub flag_file: Option<PathBuf>,
 }
 
+/// A change to some hosts of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DhcpChange {
+    /// What is new or different; each entry replaces the one of the same instance.
+    pub set: Vec<DhcpHost>,
+    /// The instances that no longer have an address there.
+    pub gone: Vec<InstanceId>,
+}
+
 /// What was done about a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Server {
@@ -107,6 +127,9 @@ pub enum DhcpError {
         #[source]
         source: std::io::Error,
     },
+    /// A change came before all hosts of the network.
+    #[error("the hosts of {0} were not yet told")]
+    NotSet(String),
     /// dnsmasq could not be started or signalled.
     #[error("running dnsmasq for {bridge}")]
     Run {

@@ -9,6 +9,7 @@ mod host;
 mod plan;
 mod settings;
 pub mod spool;
+mod told;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

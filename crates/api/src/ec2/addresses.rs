@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use nova_aws::{Param, Params, Return};
 use nova_db::floating_ips::{self, Affected, FloatingError, FloatingIp, Wish};
 use nova_db::{Tx, transaction};
+use nova_failpoint::{Point, hit};
 use nova_types::{AllocationId, AssociationId, InstanceId};
 use serde::Serialize;
 
@@ -48,8 +49,11 @@ impl Action for AllocateAddress {
             if matches!(self.domain, Domain::Vpc) {
                 floating_ips::mark_vpc(tx, address).await?;
             }
-            Ok((address, floating_ips::find_address(tx, caller.scope(), address).await?))
+            let one = floating_ips::find_address(tx, caller.scope(), address).await?;
+            hit(Point::AllocateAccepting);
+            Ok((address, one))
         })?;
+        hit(Point::AllocateAccepted);
         Ok(AllocateAddressResponse {
             public_ip: address.to_string(),
             domain: self.domain.word(),
@@ -100,9 +104,13 @@ impl Action for AssociateAddress {
             let address = address.resolve(tx, caller).await?;
             let affected = floating_ips::associate(tx, caller.scope(), address, wish, moved).await;
             let affected = affected.map_err(|error| of_wish(error, wish))?;
-            Ok((affected, floating_ips::find_address(tx, caller.scope(), address).await?))
+            let one = floating_ips::find_address(tx, caller.scope(), address).await?;
+            hit(Point::AssociateAccepting);
+            Ok((affected, one))
         })?;
+        hit(Point::AssociateAccepted);
         tell(cloud, affected).await;
+        hit(Point::AssociateHinted);
         let association = one.and_then(|one| one.association()).filter(|_| caller.version.knows_address_ids());
         Ok(AssociateAddressResponse { done: true, association_id: association.map(|id| id.to_string()) })
     }
@@ -148,9 +156,13 @@ impl Action for DisassociateAddress {
                 Bound::Address(address) => *address,
                 Bound::Association(text) => associated(tx, caller, text).await?,
             };
-            Ok(floating_ips::disassociate(tx, caller.scope(), address).await?)
+            let affected = floating_ips::disassociate(tx, caller.scope(), address).await?;
+            hit(Point::DisassociateAccepting);
+            Ok(affected)
         })?;
+        hit(Point::DisassociateAccepted);
         tell(cloud, affected).await;
+        hit(Point::DisassociateHinted);
         Ok(Return)
     }
 }
@@ -169,9 +181,13 @@ impl Action for ReleaseAddress {
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<Return, Error> {
         let affected = transaction!(cloud.db, |tx| -> Error {
             let address = self.0.resolve(tx, caller).await?;
-            Ok(floating_ips::release(tx, caller.scope(), address).await?)
+            let affected = floating_ips::release(tx, caller.scope(), address).await?;
+            hit(Point::ReleaseAccepting);
+            Ok(affected)
         })?;
+        hit(Point::ReleaseAccepted);
         tell(cloud, affected).await;
+        hit(Point::ReleaseHinted);
         Ok(Return)
     }
 }

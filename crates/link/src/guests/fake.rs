@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -19,12 +20,18 @@ use crate::nft::diff;
 #[derive(Debug, Default)]
 pub struct FakeGuestFirewall {
     applied: Mutex<Option<Rules>>,
+    compared: AtomicUsize,
 }
 
 impl FakeGuestFirewall {
     /// Lists the guests that have rules.
     pub fn guests(&self) -> BTreeSet<InstanceId> {
         self.applied().as_ref().map(|rules| rules.guests.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// How often all rules were compared with what was in force.
+    pub fn compared(&self) -> usize {
+        self.compared.load(Ordering::SeqCst)
     }
 
     /// Tells whether `guest` may be sent `traffic`, spelled as in a rule of one of its groups, by `from`.
@@ -57,6 +64,14 @@ impl FakeGuestFirewall {
 #[async_trait]
 impl GuestFirewall for FakeGuestFirewall {
     async fn ensure(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError> {
+        self.compared.fetch_add(1, Ordering::SeqCst);
+        Ok(Self::replace(&mut self.applied(), Rules::of(wanted)))
+    }
+
+    async fn advance(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError> {
+        if self.applied().is_none() {
+            return self.ensure(wanted).await;
+        }
         Ok(Self::replace(&mut self.applied(), Rules::of(wanted)))
     }
 
@@ -111,6 +126,13 @@ pub async fn guest_firewall_contract(firewall: &dyn GuestFirewall) {
     assert_ne!(firewall.change(&change).await.unwrap().commands, 0);
     wanted.guests.pop();
     assert_eq!(firewall.ensure(&wanted).await.unwrap().commands, 0);
+
+    // The whole, by what differs: one rule more and a newcomer.
+    wanted.groups[0].rules.push(rule("tcp", Source::Group(group)));
+    wanted.guests.push(guest(6, &[1]));
+    assert_ne!(firewall.advance(&wanted).await.unwrap().commands, 0);
+    assert_eq!(firewall.advance(&wanted).await.unwrap().commands, 0);
+    assert_eq!(firewall.ensure(&wanted).await.unwrap().commands, 0, "what differs was all");
     assert_ne!(firewall.ensure(&HostFirewall::default()).await.unwrap().commands, 0);
     assert_eq!(firewall.ensure(&HostFirewall::default()).await.unwrap().commands, 0);
 }

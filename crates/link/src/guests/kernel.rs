@@ -125,6 +125,16 @@ impl GuestFirewall for KernelGuestFirewall {
         Ok(Changed { commands, forgotten: self.end(&mut state).await })
     }
 
+    async fn advance(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError> {
+        let mut state = self.state.lock().await;
+        if state.applied.is_none() {
+            drop(state);
+            return self.ensure(wanted).await;
+        }
+        let commands = self.step(&mut state, Rules::of(wanted)).await?;
+        Ok(Changed { commands, forgotten: self.end(&mut state).await })
+    }
+
     async fn change(&self, change: &FirewallChange) -> Result<Changed, FirewallError> {
         let mut state = self.state.lock().await;
         let wanted = state.applied.as_ref().ok_or(FirewallError::NotEnsured)?.after(change);

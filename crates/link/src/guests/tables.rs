@@ -245,13 +245,17 @@ fn matches(traffic: Traffic) -> Vec<Statement<'static>> {
 ///
 /// These may be too many: of those, what is still allowed goes on.
 pub(super) fn narrowed(found: &Table, wanted: &Table, rules: &Rules) -> BTreeSet<Flow> {
-    let lost = |name: &str| match (found.chains.get(name), wanted.chains.get(name)) {
-        (Some(was), Some(is)) => was.rules.iter().any(|rule| !is.rules.contains(rule)),
-        _ => false,
-    };
+    // Found once and not for each guest: a group of a thousand may have a hundred rules.
+    let lost: BTreeSet<&str> = found
+        .chains
+        .iter()
+        .filter(|(name, was)| lost(was, wanted.chains.get(*name)))
+        .map(|(name, _)| name.as_str())
+        .collect();
     let mut flows = BTreeSet::new();
-    for guest in rules.guests.values() {
-        if lost(&guest_chain(guest.instance)) || guest.groups.iter().any(|group| lost(&group_chain(*group))) {
+    for guest in rules.guests.values().filter(|_| !lost.is_empty()) {
+        let mut chains = guest.groups.iter().map(|group| group_chain(*group));
+        if lost.contains(&*guest_chain(guest.instance)) || chains.any(|chain| lost.contains(&*chain)) {
             flows.insert(Flow::To(guest.address));
         }
     }
@@ -263,6 +267,13 @@ pub(super) fn narrowed(found: &Table, wanted: &Table, rules: &Rules) -> BTreeSet
         ));
     }
     flows
+}
+
+/// Whether a chain that stays has rules no longer.
+fn lost(was: &Chain, is: Option<&Chain>) -> bool {
+    let Some(is) = is else { return false };
+    let kept: BTreeSet<&str> = is.rules.iter().map(|rule| rule.mark.as_str()).collect();
+    was.rules.iter().any(|rule| !kept.contains(rule.mark.as_str()))
 }
 
 fn base(kind: NfChainType, hook: NfHook, priority: i32, rules: Vec<Vec<Statement<'static>>>) -> Chain {

@@ -18,6 +18,24 @@ async fn talker(guest: &Guest, port: u16) -> nova_run::Child {
 }
 
 #[test]
+fn a_revoked_rule_ends_open_connections() {
+    in_namespace("groups::a_revoked_rule_ends_open_connections", async || {
+        bridge().await;
+        let (one, two) = (Guest::start(3).await, Guest::start(4).await);
+        two.listen(23).await;
+        let firewall = firewall(false);
+        let wanted = whole(&[&one, &two], vec![group(1, &[(tcp(23), Source::EVERYONE)])]);
+        firewall.ensure(&wanted).await.unwrap();
+        let mut talk = one.talk(two.address, 23).await;
+        assert!(talk.echoes("before").await);
+        let set = HostFirewall { groups: vec![group(1, &[])], ..HostFirewall::default() };
+        let changed = firewall.change(&FirewallChange { set, gone: Vec::new() }).await.unwrap();
+        assert!(changed.forgotten >= 1, "{changed:?}");
+        assert!(!talk.echoes("after").await, "the connection goes on although its rule is gone");
+    });
+}
+
+#[test]
 fn a_revoked_rule_ends_what_the_guest_goes_on_to_send() {
     in_namespace("groups::a_revoked_rule_ends_what_the_guest_goes_on_to_send", async || {
         bridge().await;

@@ -112,14 +112,16 @@ async fn a_project_is_scrubbed_of_its_addresses_once_no_instance_has_them() {
         Ok(public)
     })
     .unwrap();
-    expect!["i-00000001 has the address 192.0.2.10; terminate it, or disassociate the address, first"].assert_eq(&lab.refused("project scrub acme").await);
+    expect!["i-00000001 has the address 192.0.2.10; terminate it, or disassociate the address, first"]
+        .assert_eq(&lab.refused("project scrub acme").await);
     expect!["project acme still has 1 instances, 2 floating_ips"].assert_eq(&lab.refused("project delete acme").await);
     transaction!(db, |tx| -> floating_ips::FloatingError { floating_ips::disassociate(tx, Some(&acme), public).await })
         .unwrap();
     let done = lab.run("project scrub acme").await;
     expect![[r#"
         Took 0 networks, 0 security groups and 2 public addresses from acme.
-    "#]].assert_eq(&done.note);
+    "#]]
+    .assert_eq(&done.note);
     let json = lab.ok("floating list --output json").await;
     assert_eq!((json.matches("\"acme\"").count(), json.matches("\"other\"").count()), (0, 1), "{json}");
     // They do not count any more.
