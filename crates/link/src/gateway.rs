@@ -137,7 +137,7 @@ impl NetworkFirewall for KernelNetworkFirewall {
     }
 
     async fn clear(&self) -> Result<bool, FirewallError> {
-        let _turn = self.doomed.lock().await;
+        let _turn = self.turn.lock().await;
         let mut commands = Vec::new();
         for table in [NAT, FILTER] {
             if self.nft.list(table).await?.is_some() {
