@@ -33,6 +33,7 @@ mod stop;
 mod terminate;
 #[cfg(test)]
 mod testing;
+mod unused;
 mod work;
 
 pub use prepare::{PrepareError, prepare, settle_alone, settle_together};
@@ -210,7 +211,7 @@ async fn one(host: &Arc<Host>, bus: &Arc<dyn Bus>, stop: &Stop) -> Result<(), Bu
     let subscription = Subscription { topic: Topic::Compute, host: host.name.as_str().to_owned(), prefetch: PREFETCH };
     let calls = Arc::new(calls::Calls(Arc::clone(host)));
     let served = nova_bus::serve(Arc::clone(bus), subscription, calls, stop.clone());
-    let (served, (), (), (), (), ()) = tokio::join!(
+    let (served, (), (), (), (), (), ()) = tokio::join!(
         biased;
         async {
             let served = served.await;
@@ -223,6 +224,7 @@ async fn one(host: &Arc<Host>, bus: &Arc<dyn Bus>, stop: &Stop) -> Result<(), Bu
         work::keep_working(host, stop.clone()),
         converge::keep_equal(host, stop.clone()),
         prune::keep_pruned(host, stop.clone()),
+        unused::keep_removed(host, stop.clone()),
     );
     served
 }

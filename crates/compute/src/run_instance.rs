@@ -73,7 +73,7 @@ impl Step<Launch> for LetNobodyIn {
 }
 
 /// The bridge of the guest's network, and what carries the network between hosts. On a host without nova-network nobody
-/// else makes it, unless under `FlatManager` an administrator did; there it has no address. It stays, for other guests are on it.
+/// else makes it, unless under `FlatManager` an administrator did; there it has no address. It stays, for other guests are on it: see `unused`.
 pub(crate) struct BuildBridge;
 
 #[async_trait]
@@ -93,6 +93,7 @@ impl Step<Launch> for BuildBridge {
         let network = launch.look_up_network().await?;
         let (bridge, tag) = (Bridge { name: network.bridge.clone(), address: None, mtu: None }, network.vlan);
         if let Some(real) = launch.real() {
+            let _no_removal = real.bridges.read().await;
             let made = real.carrier.ensure(&*real.links, &bridge, tag).await;
             made.map_err(|error| unreachable(&real.carrier, error))?;
         }

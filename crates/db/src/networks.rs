@@ -1,5 +1,6 @@
 //! Networks: who uses them, which host serves them.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -143,6 +144,15 @@ pub async fn on_host(conn: &mut Conn, host: &HostName) -> Result<Vec<Network>, D
     many(conn, " and host = ?", &[host.into()]).await
 }
 
+/// The networks in which instances of `host` have addresses, whatever state they are in.
+///
+/// # Errors
+/// [`DbError::Unavailable`]: then nothing may be concluded.
+pub async fn with_guests_on(conn: &mut Conn, host: &HostName) -> Result<BTreeSet<NetworkId>, DbError> {
+    let rows = conn.all(WITH_GUESTS_ON, &[host.into()]).await?;
+    rows.iter().map(|row| Ok(NetworkId::from_row(row.get("id")?))).collect()
+}
+
 /// Lets go of all networks, so that another host may serve them at once.
 ///
 /// # Errors
@@ -208,6 +218,8 @@ const CLAIM: &str = "update networks set epoch = case when host = ? then epoch e
      and (host is null or host = ? or lease_until is null or lease_until < {now})";
 const PUBLISH_VPNS: &str = "update networks set vpn_public_address = ?, updated_at = {now} where host = ? \
      and vpn_private_address is not null and vpn_public_address is null and project_id is not null and deleted = false";
+const WITH_GUESTS_ON: &str = "select distinct f.network_id as id from fixed_ips f \
+     join instances i on i.id = f.instance_id where i.host = ? and i.deleted = false and f.deleted = false";
 const LET_GO: &str = "update networks set lease_until = null, updated_at = {now} where host = ? and deleted = false";
 const LOCK: &str = "select id from networks where id = ? and deleted = false {for_update}";
 const DELETE_ADDRESSES: &str = "update fixed_ips set deleted = true, deleted_at = {now} \

@@ -1,11 +1,15 @@
 //! How the bridges of guests' networks come to be on a host, and what carries their frames to other hosts. It is the same
 //! for the network's host and for those of its guests, but for the address.
 
+mod unused;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use nova_types::network::ManagerKind;
 use nova_types::{Tag, Vlan};
+
+pub use unused::{Idle, idle, remove_unused};
 
 use crate::links::{Bridge, LinkError, LinkKind, Links, Segment};
 use crate::tunnels::{Mesh, MeshError, Tunnels};
@@ -92,23 +96,6 @@ impl Carrier {
             (Self::Port(None), _) | (Self::Vlans(_) | Self::Vxlans(_), None) => links.ensure_bridge(bridge).await,
         }
     }
-}
-
-/// Removes a bridge of ours and the segment on it, unless something else is on it. Returns whether it did.
-///
-/// # Errors
-/// [`LinkError`]; asking again goes on from there.
-pub async fn remove_unused(links: &dyn Links, bridge: &str) -> Result<bool, LinkError> {
-    let ports = links.list().await?.into_iter().filter(|link| link.bridge.as_deref() == Some(bridge));
-    let (segments, others): (Vec<_>, Vec<_>) = ports.partition(|port| port.ours && port.kind == LinkKind::Segment);
-    if !others.is_empty() {
-        return Ok(false);
-    }
-    // The segments first: what is left of a bridge without them is found again.
-    for segment in segments {
-        links.delete_segment(&segment.name).await?;
-    }
-    links.delete_bridge(bridge).await
 }
 
 async fn is_there(links: &dyn Links, name: &str) -> Result<(), LinkError> {

@@ -12,16 +12,17 @@ use ipnet::{Ipv4Net, Ipv4Subnets};
 use nftables::expr::MetaKey;
 use nftables::stmt::Statement;
 use nftables::types::{NfChainType, NfFamily, NfHook};
+use nova_failpoint::{Point, hit};
 use nova_run::Runner;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::conntrack::{self, Flow};
+use crate::conntrack;
 use crate::nft::expr::{
     accept, concat, ct_original, ct_state, ct_status, dnat, drop, field, goto, is, meta, one_of, ports, prefix,
     redirect, snat, text,
 };
-use crate::nft::{Chain, Hook, Nft, Rule, Table, TableName, diff};
+use crate::nft::{Chain, Hook, Nft, Rule, Table, TableName, delete_table, diff};
 
 pub use crate::nft::FirewallError;
 
@@ -44,6 +45,12 @@ pub trait NetworkFirewall: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`FirewallError`]; what was there then still holds.
     async fn ensure(&self, wanted: &Gateway) -> Result<usize, FirewallError>;
+
+    /// Removes all rules of a network host, as where it is one no longer. Returns whether there were any.
+    ///
+    /// # Errors
+    /// [`FirewallError`]; what was there then still holds.
+    async fn clear(&self) -> Result<bool, FirewallError>;
 }
 
 /// Everything that the firewall of a network host depends on.
@@ -93,34 +100,58 @@ pub struct Vpn {
 #[derive(Debug)]
 pub struct KernelNetworkFirewall {
     nft: Nft,
-    /// Whose turn it is, and the connections that are still to be forgotten.
-    doomed: Mutex<BTreeSet<Flow>>,
+    turn: Mutex<()>,
 }
 
 impl KernelNetworkFirewall {
     /// A firewall that is reached by running `nft`.
     pub fn new(runner: Arc<dyn Runner>) -> Self {
-        Self { nft: Nft::new(runner), doomed: Mutex::default() }
+        Self { nft: Nft::new(runner), turn: Mutex::default() }
     }
 }
 
 #[async_trait]
 impl NetworkFirewall for KernelNetworkFirewall {
     async fn ensure(&self, wanted: &Gateway) -> Result<usize, FirewallError> {
-        let mut doomed = self.doomed.lock().await;
+        let _turn = self.turn.lock().await;
         let (found, table) = (self.nft.list(NAT).await?, nat(wanted));
-        let mut commands = diff(NAT, found.as_ref(), &table);
+        // What moved is written down beside the rules: who comes after us forgets the connections if we do not.
+        let moved = floating::moved(&found.clone().unwrap_or_default(), &table);
+        let noted = floating::noting(table.clone(), &moved);
+        let mut commands = diff(NAT, found.as_ref(), &noted);
         commands.extend(diff(FILTER, self.nft.list(FILTER).await?.as_ref(), &filter(wanted)));
+        hit_if(&moved, Point::AddressTranslating);
         self.nft.apply(&commands).await?;
-        doomed.extend(floating::changed(&found.unwrap_or_default(), &table));
-        if !doomed.is_empty() {
-            match conntrack::forget(doomed.clone()).await {
-                Ok(_) => doomed.clear(),
-                Err(error) => warn!(error = %error, flows = doomed.len(),
+        hit_if(&moved, Point::AddressTranslated);
+        if !moved.is_empty() {
+            match conntrack::forget(floating::flows(&moved)).await {
+                Ok(_) => {
+                    hit(Point::AddressForgotten);
+                    self.nft.apply(&diff(NAT, Some(&noted), &table)).await?;
+                }
+                Err(error) => warn!(error = %error, addresses = moved.len(),
                     "Connections over floating addresses that moved could not be forgotten; will try again."),
             }
         }
         Ok(commands.len())
+    }
+
+    async fn clear(&self) -> Result<bool, FirewallError> {
+        let _turn = self.turn.lock().await;
+        let mut commands = Vec::new();
+        for table in [NAT, FILTER] {
+            if self.nft.list(table).await?.is_some() {
+                commands.push(delete_table(table));
+            }
+        }
+        self.nft.apply(&commands).await?;
+        Ok(!commands.is_empty())
+    }
+}
+
+fn hit_if(moved: &BTreeSet<Ipv4Addr>, point: Point) {
+    if !moved.is_empty() {
+        hit(point);
     }
 }
 
@@ -147,6 +178,10 @@ impl NetworkFirewall for FakeNetworkFirewall {
         let old = applied.replace(wanted.clone());
         let count = |name, found: Option<Table>, wanted| diff(name, found.as_ref(), &wanted).len();
         Ok(count(NAT, old.as_ref().map(nat), nat(wanted)) + count(FILTER, old.as_ref().map(filter), filter(wanted)))
+    }
+
+    async fn clear(&self) -> Result<bool, FirewallError> {
+        Ok(self.applied.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().is_some())
     }
 }
 
@@ -181,6 +216,9 @@ pub async fn network_firewall_contract(firewall: &dyn NetworkFirewall) {
     wanted.networks.clear();
     assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
     assert_eq!(firewall.ensure(&wanted).await.unwrap(), 0);
+    assert!(firewall.clear().await.unwrap(), "what translates nothing is still there");
+    assert!(!firewall.clear().await.unwrap());
+    assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
 }
 
 /// One network, as the guide makes it.

@@ -7,6 +7,8 @@
     reason = "helpers of tests are not told apart from production code"
 )]
 
+#[path = "kernel/bridges.rs"]
+mod bridges;
 #[path = "kernel/floating.rs"]
 mod floating;
 #[path = "kernel/groups.rs"]
@@ -118,20 +120,6 @@ fn a_network_reaches_other_hosts_by_its_vlan_and_no_other() {
         let left = sh("ip -br link").await;
         assert!(left.contains("vlan100@trunk") && !left.contains("vlan101") && !left.contains("br101"), "{left}");
         assert!(namespace::host_pings(far(100)).await, "the other stays");
-    });
-}
-
-#[test]
-fn a_bridge_of_ours_is_quiet_and_keeps_its_hardware_address() {
-    in_namespace("a_bridge_of_ours_is_quiet_and_keeps_its_hardware_address", async || {
-        bridge().await;
-        let shown = sh("ip -d link show br9; cat /proc/sys/net/ipv6/conf/br9/disable_ipv6").await;
-        for part in ["forward_delay 0 ", "stp_state 0 ", "link/ether 06:6e:0a:09:00:01 ", "alias nova\n1"] {
-            assert!(shown.replace("    ", "").contains(part), "{part} in {shown}");
-        }
-        sh("ip link add port type veth peer name other; ip link set port address 00:00:00:00:00:05 master br9 up")
-            .await;
-        assert!(sh("ip link show br9").await.contains("06:6e:0a:09:00:01"));
     });
 }
 

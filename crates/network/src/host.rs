@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nova_db::services::Addresses;
 use nova_db::{Db, fixed_ips, networks, transaction};
-use nova_link::carrier::remove_unused;
+use nova_link::carrier::{Carrier, remove_unused};
 use nova_link::dnsmasq::Server;
 use nova_link::gateway::Gateway;
 use nova_link::links::{Link, LinkKind};
@@ -38,6 +38,8 @@ pub(crate) struct NetworkHost {
     complete: bool,
     claimed: Option<Instant>,
     firewall: Option<(Gateway, Instant)>,
+    /// Whether what a former process translated is gone, and when that was last tried.
+    exposed: Option<(bool, Instant)>,
     floating: Floating,
     /// The other hosts, and the MTU that is left on the way to them.
     addresses: Addresses,
@@ -59,6 +61,7 @@ impl NetworkHost {
             complete: false,
             claimed: None,
             firewall: None,
+            exposed: None,
             floating: Floating::default(),
             addresses: Addresses::default(),
             mtu: None,
@@ -192,8 +195,11 @@ impl NetworkHost {
         public: &BTreeMap<Ipv4Addr, Ipv4Addr>,
         left: bool,
     ) -> Result<(), NetworkError> {
+        if self.settings.carrier == Carrier::ByHand {
+            return self.expose().await;
+        }
         let wanted = gateway(plan, &self.settings, public);
-        // Under FlatManager, and before the first network, the host's packets are none of our business.
+        // Before the first network the host's packets are none of our business.
         let idle = wanted.networks.is_empty() && self.firewall.is_none() && !left;
         let fresh = |(last, at): &(Gateway, Instant)| *last == wanted && at.elapsed() < COMPARE;
         if idle || self.firewall.as_ref().is_some_and(fresh) {
@@ -204,6 +210,20 @@ impl NetworkHost {
             info!(commands, networks = wanted.networks.len(), "The firewall of this network host changed.");
         }
         self.firewall = Some((wanted, Instant::now()));
+        Ok(())
+    }
+
+    /// Under FlatManager the host's packets are none of our business. A former process may have had another manager, and
+    /// what it left would go on translating.
+    async fn expose(&mut self) -> Result<(), NetworkError> {
+        if self.exposed.is_some_and(|(clear, at)| clear || at.elapsed() < COMPARE) {
+            return Ok(());
+        }
+        self.exposed = Some((false, Instant::now()));
+        if self.machine.firewall.clear().await? {
+            info!("Removed the firewall of this network host: under FlatManager it has none.");
+        }
+        self.exposed = Some((true, Instant::now()));
         Ok(())
     }
 

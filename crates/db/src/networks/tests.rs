@@ -5,12 +5,12 @@ use nova_types::{HostName, ProjectId, Tag};
 
 use super::{
     by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, publish_vpns, release, set_host,
-    set_project, set_vpn, vpns,
+    set_project, set_vpn, vpns, with_guests_on,
 };
 use crate::dev::{self, fixtures};
 use crate::error::{DbError, Unique};
 use crate::open::Db;
-use crate::{fixed_ips, transaction};
+use crate::{fixed_ips, instances, transaction};
 
 fn vlan(tag: i64, cidr: &str) -> NetworkPlan {
     let range: ipnet::Ipv4Net = cidr.parse().unwrap();
@@ -245,6 +245,25 @@ async fn the_vpn_of_a_project_is_where_it_was_put() {
         let after = vpns(&mut conn).await.unwrap();
         assert_eq!((after[0].address, after[0].port), (Some("172.16.0.9".parse().unwrap()), Some(1200)));
         assert_eq!(after[0].private_address, Some("10.0.0.2".parse().unwrap()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_networks_of_a_hosts_guests_are_those_where_they_have_addresses() {
+    dev::each(async |db: &Db| {
+        let (here, there): (HostName, HostName) = (fixtures::name("host-1"), fixtures::name("host-2"));
+        let id = fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
+        fixtures::network(db, vlan(101, "10.0.1.0/28")).await;
+        let ids = fixtures::launch(db, &fixtures::name("acme"), 1).await;
+        let used = async |host| with_guests_on(&mut db.read().await.unwrap(), host).await.unwrap();
+        transaction!(db, |tx| { fixed_ips::take(tx, id, &ids).await }).unwrap();
+        assert!(used(&here).await.is_empty(), "it has no host");
+        transaction!(db, |tx| { instances::place(tx, &ids, &here).await }).unwrap();
+        assert_eq!(used(&here).await, [id].into());
+        assert!(used(&there).await.is_empty());
+        transaction!(db, |tx| { fixed_ips::release(tx, ids[0], 60).await }).unwrap();
+        assert!(used(&here).await.is_empty(), "a quarantined address is nobody's");
     })
     .await;
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
+use nova_failpoint::{Point, hit};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
     BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -18,6 +19,8 @@ use crate::sysctl;
 
 /// What marks an interface as made by us: its alias, as `ip link` shows it.
 const MARK: &str = "nova";
+/// The same from the moment it is there: the kernel takes an alias only afterwards, and a group at once. It spells `nova`.
+const GROUP: u32 = u32::from_be_bytes(*b"nova");
 const NO_DEVICE: i32 = -19;
 pub(super) const EXISTS: i32 = -17;
 const NO_ADDRESS: i32 = -99;
@@ -90,15 +93,18 @@ impl Links for KernelLinks {
         check_name(interface)?;
         let netlink = Netlink::open()?;
         let link = netlink.get(interface).await?;
-        let added = netlink.ensure_address(link.header.index, interface, address.into()).await?;
-        if added {
-            let name = interface.to_owned();
-            let told = tokio::task::spawn_blocking(move || announce(&name, address)).await;
-            if let Ok(Err(error)) = told {
-                warn!(interface, %address, %error, "Neighbours were not told of {address}; they find out within minutes.");
-            }
-            info!(interface, %address, "Bound {address} to {interface}.");
+        if netlink.has_address(link.header.index, address.into()).await? {
+            return Ok(false);
         }
+        // First, for after it nobody would know whether it was said. What comes meanwhile is translated, not looked at.
+        let name = interface.to_owned();
+        let told = tokio::task::spawn_blocking(move || announce(&name, address)).await;
+        if let Ok(Err(error)) = told {
+            warn!(interface, %address, %error, "Neighbours were not told of {address}; they find out within minutes.");
+        }
+        hit(Point::AddressAnnounced);
+        let added = netlink.ensure_address(link.header.index, interface, address.into()).await?;
+        info!(interface, %address, "Bound {address} to {interface}.");
         Ok(added)
     }
 
@@ -183,16 +189,31 @@ impl Netlink {
     /// Makes a bridge that is down and marked as ours. Another of our daemons may do the same at this moment.
     async fn create_bridge(&self, name: &str) -> Result<(), LinkError> {
         let bridge = LinkMessageBuilder::<LinkBridge>::new(name).stp_state(BridgeStpState::Disabled).forward_delay(0);
-        match self.handle.link().add(bridge.build()).execute().await {
+        match self.add(bridge.build()).await {
             Err(error) if code(&error) == Some(EXISTS) => return Ok(()),
             created => created.map_err(kernel(format!("creating bridge {name}")))?,
         }
+        hit(Point::LinkBridgeMade);
         self.mark(name).await
     }
 
-    /// Marks an interface as made by us.
+    /// Makes an interface that is known as ours from its first moment.
+    pub(super) async fn add(&self, mut link: LinkMessage) -> Result<(), rtnetlink::Error> {
+        link.attributes.push(LinkAttribute::Group(GROUP));
+        self.handle.link().add(link).execute().await
+    }
+
+    /// Says for all to read that an interface was made by us.
     pub(super) async fn mark(&self, name: &str) -> Result<(), LinkError> {
         self.set(format!("marking {name}"), LinkUnspec::new_with_name(name).alias(MARK).build()).await
+    }
+
+    /// The same where a former process did not come to it. Returns whether it was so.
+    pub(super) async fn ensure_marked(&self, link: &LinkMessage) -> Result<bool, LinkError> {
+        if link.attributes.contains(&alias()) {
+            return Ok(false);
+        }
+        self.mark(&name(link)).await.map(|()| true)
     }
 
     /// Sets an interface up if it is not. Returns whether it was down.
@@ -210,7 +231,7 @@ impl Netlink {
         let name = &wanted.name;
         sysctl::set_if_there(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
         sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
-        let mut changed = false;
+        let mut changed = self.ensure_marked(found).await?;
         let unlike = |info: &InfoBridge| match info {
             InfoBridge::StpState(state) => *state != BridgeStpState::Disabled,
             InfoBridge::ForwardDelay(delay) => *delay != 0,
@@ -244,11 +265,15 @@ impl Netlink {
         Ok(changed)
     }
 
-    pub(super) async fn ensure_address(&self, index: u32, name: &str, wanted: Ipv4Net) -> Result<bool, LinkError> {
+    async fn has_address(&self, index: u32, wanted: Ipv4Net) -> Result<bool, LinkError> {
         let has = |message: &AddressMessage| {
             ipv4(message).is_some_and(|a| (a.addr(), a.prefix_len()) == (wanted.addr(), wanted.prefix_len()))
         };
-        if self.address_messages(Some(index)).await?.iter().any(has) {
+        Ok(self.address_messages(Some(index)).await?.iter().any(has))
+    }
+
+    pub(super) async fn ensure_address(&self, index: u32, name: &str, wanted: Ipv4Net) -> Result<bool, LinkError> {
+        if self.has_address(index, wanted).await? {
             return Ok(false);
         }
         let add = self.handle.address().add(index, IpAddr::V4(wanted.addr()), wanted.prefix_len()).execute().await;
@@ -310,7 +335,11 @@ pub(super) fn ipv4(message: &AddressMessage) -> Option<Ipv4Net> {
 }
 
 pub(super) fn ours(link: &LinkMessage) -> bool {
-    link.attributes.contains(&LinkAttribute::IfAlias(MARK.to_owned()))
+    link.attributes.contains(&LinkAttribute::Group(GROUP)) || link.attributes.contains(&alias())
+}
+
+fn alias() -> LinkAttribute {
+    LinkAttribute::IfAlias(MARK.to_owned())
 }
 
 pub(super) fn link_infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {

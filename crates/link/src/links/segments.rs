@@ -1,5 +1,6 @@
 //! What carries one network between hosts, on this machine.
 
+use nova_failpoint::{Point, hit};
 use rtnetlink::packet_route::link::{InfoData, InfoVlan, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVlan, LinkVxlan};
 use tracing::info;
@@ -29,6 +30,7 @@ pub(super) async fn ensure(netlink: &Netlink, segment: &Segment) -> Result<bool,
         }
     };
     if ours(&found) {
+        changed |= netlink.ensure_marked(&found).await?;
         // Frames pass it; it has nothing to say itself.
         sysctl::set_if_there(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
         changed |= wanted.ensure_mtu(netlink, &name, &found).await?;
@@ -102,13 +104,14 @@ impl<'a> Wanted<'a> {
                 ("VXLANs", vxlan.build())
             }
         };
-        match netlink.handle.link().add(message).execute().await {
+        match netlink.add(message).await {
             Err(error) if code(&error) == Some(EXISTS) => return Ok(()),
             Err(error) if code(&error) == Some(NOT_SUPPORTED) => {
                 return Err(LinkError::Unsupported { kind, source: Box::new(error) });
             }
             created => created.map_err(kernel(format!("creating {name}")))?,
         }
+        hit(Point::LinkSegmentMade);
         netlink.mark(name).await
     }
 

@@ -303,6 +303,19 @@ async fn under_flat_manager_the_rows_are_kept_and_nothing_is_made() {
 }
 
 #[tokio::test]
+async fn under_flat_manager_what_another_manager_translated_is_translated_no_more() {
+    let mut lab = Lab::new().await;
+    lab.create_network().await;
+    lab.host.turn().await.unwrap();
+    assert!(lab.firewall.applied().is_some());
+    lab.host = host_on(&lab.db, lab.folder.path(), "node1", &lab.links, &lab.firewall, &lab.dhcp);
+    lab.host.settings.carrier = Carrier::ByHand;
+    lab.host.turn().await.unwrap();
+    assert!(lab.firewall.applied().is_none(), "the table is gone");
+    assert!(lab.dhcp.list().await.unwrap().is_empty(), "and so are the servers");
+}
+
+#[tokio::test]
 async fn each_project_has_a_vlan_that_is_made_when_it_comes_and_unmade_when_it_goes() {
     let mut lab = Lab::with(Carrier::Vlans("eth1".into())).await;
     lab.links.plug("eth1", Vec::new());
