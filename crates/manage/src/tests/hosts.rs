@@ -54,7 +54,10 @@ async fn a_daemon_is_forgotten_when_it_is_gone_and_nobody_needs_it() {
     expect!["no nova-compute on node9; nova-manage service list shows all"]
         .assert_eq(&lab.refused("service delete node9 nova-compute").await);
     let refused = lab.refused("service delete node2 nova-compute").await;
-    assert!(refused.starts_with("nova-compute on node2 reported ") && refused.ends_with("; stop it first"), "{refused}");
+    assert!(
+        refused.starts_with("nova-compute on node2 reported ") && refused.ends_with("; stop it first"),
+        "{refused}"
+    );
     silent_for(&db, 90).await;
     expect!["node2 has 1 instances; run nova-manage host evacuate node2 first"]
         .assert_eq(&lab.refused("service delete node2 nova-compute").await);
