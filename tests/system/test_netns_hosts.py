@@ -27,7 +27,7 @@ class Lab:
     def __init__(self, manager, folder, logs, servers, switches):
         self.manager = manager
         # The kernel takes its time to forget the hosts of another lab: these bear other names.
-        first = {FLAT_DHCP: 50, VXLAN: 60}[manager]
+        first = {FLAT_DHCP: 50, VXLAN: 80}[manager]
         names = ["netns0", *COMPUTE]
         machines = [netns.a_host(f"{manager.lower()}{n}", first + n, switches, logs) for n in range(len(names))]
         self.controller, self.compute = machines[0], dict(zip(COMPUTE, machines[1:], strict=True))
