@@ -136,9 +136,9 @@ class Talk:
         ready, _, _ = select([self.process.stdout], [], [], timeout)
         return self.process.stdout.readline().decode().strip() if ready else None
 
-    def echoes(self, word):
+    def echoes(self, word, timeout=3):
         self.process.stdin.write(f"{word}\n".encode())
-        return self.line() == word
+        return self.line(timeout) == word
 
     def __enter__(self):
         return self
