@@ -10,7 +10,7 @@ from pathlib import Path
 from select import select
 
 from cloud import Cloud, as_it_is
-from lab import OUTSIDE, Host
+from lab import OUTSIDE, Host, run
 from wait import TooLate, eventually
 
 READY_WITHIN = 30
@@ -32,9 +32,9 @@ def made(folder, host, logs, *flags, **more):
     )
 
 
-def start(cloud):
+def start(cloud, network=("10.44.0.0/24", "1", "256")):
     """Starts a cloud, of which all is known but a machine image."""
-    cloud.create()
+    cloud.create(network)
     cloud.add_fake_image()
     cloud.start()
 
@@ -76,6 +76,14 @@ class Guest(Place):
         """Its name ends with the instance's number."""
         [name] = [name for name in namespaces(self.host) if name.endswith(self.id.removeprefix("i-"))]
         return name
+
+    def can(self, *words):
+        """Whether a command succeeds in it."""
+        return subprocess.run(self.inside(*words), capture_output=True).returncode == 0
+
+    def runs(self, *words):
+        """What a command prints in it, which must succeed."""
+        return run(*self.inside(*words))
 
     def processes(self):
         """The pids of its program and its DHCP client. Of the programs that either runs for a moment, none is older."""
