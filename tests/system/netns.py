@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from select import select
@@ -146,6 +147,17 @@ class Talk:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+
+
+@contextmanager
+def running(command):
+    """Has a program run beside the test."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 def a_host(name, number, switches, logs):
