@@ -14,7 +14,7 @@ use nova_hypervisor::{Choice, ChooseError, CloudId, GuestKind, Kind, Options, Si
 use nova_images::{ImageStore, Remote};
 use nova_link::MachineError;
 use nova_link::carrier::Carrier;
-use nova_link::guests::KernelGuestFirewall;
+use nova_link::guests::{KernelGuestFirewall, Policy};
 use nova_link::links::KernelLinks;
 use nova_run::{Host, Runner};
 use nova_service::{Holder, Ready};
@@ -156,8 +156,9 @@ pub async fn prepare(
         error @ (ChooseError::Helper(_) | ChooseError::Netns(_)) => PrepareError::Choose(error),
     })?;
     let simulated = kind == Kind::Simulated;
+    let policy = Policy { project_traffic: flags.allow_project_net_traffic, ipv6: config.common.use_ipv6 };
     let real = (!simulated).then(|| Real {
-        firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), flags.allow_project_net_traffic)),
+        firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), policy)),
         links: Arc::new(KernelLinks),
         images: ImageSource {
             local: ImageStore::new(&config.images.images_path),
@@ -242,6 +243,7 @@ fn settings(config: &ComputeConfig, simulated: bool) -> Settings {
         minimum_root_bytes: flags.minimum_root_size,
         seed_disk: flags.config_drive,
         seed_network: flat,
+        ipv6: config.common.use_ipv6,
         capacity: if simulated {
             Capacity::Fixed {
                 memory_mb: flags.simulated_memory_mb,

@@ -5,19 +5,30 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+impl Flow {
+    const fn family(self) -> u8 {
+        match self {
+            Self::To(end) | Self::From(end) | Self::As(end) => match end {
+                IpAddr::V4(_) => AF_INET,
+                IpAddr::V6(_) => AF_INET6,
+            },
+        }
+    }
+}
 
 /// Connections by one of their ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Flow {
     /// Opened towards this address, or one that is translated to it.
-    To(Ipv4Addr),
+    To(IpAddr),
     /// Opened by this address.
-    From(Ipv4Addr),
+    From(IpAddr),
     /// Opened by one that the other end knows by this address.
-    As(Ipv4Addr),
+    As(IpAddr),
 }
 
 const HEADER_BYTES: usize = 16;
@@ -31,6 +42,7 @@ const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const ID: u16 = 12;
@@ -52,20 +64,25 @@ fn forget_blocking(flows: &BTreeSet<Flow>) -> io::Result<usize> {
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut doomed = Vec::new();
-    socket.send(&message(GET, REQUEST | DUMP, &[]), 0)?;
-    'dump: loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        for (kind, body) in messages(&datagram) {
-            match kind {
-                DONE => break 'dump,
-                ERROR => check(body)?,
-                _ => doomed.extend(body.get(NFGEN_BYTES..).and_then(|attributes| named(attributes, flows))),
+    for family in flows.iter().map(|flow| flow.family()).collect::<BTreeSet<u8>>() {
+        socket.send(&message(GET, REQUEST | DUMP, family, &[]), 0)?;
+        'dump: loop {
+            let (datagram, _) = socket.recv_from_full()?;
+            for (kind, body) in messages(&datagram) {
+                match kind {
+                    DONE => break 'dump,
+                    ERROR => check(body)?,
+                    _ => {
+                        let named = body.get(NFGEN_BYTES..).and_then(|attributes| named(attributes, flows));
+                        doomed.extend(named.map(|named| (family, named)));
+                    }
+                }
             }
         }
     }
     let mut forgotten = 0;
-    for attributes in doomed {
-        socket.send(&message(DELETE, REQUEST | ACK, &attributes), 0)?;
+    for (family, attributes) in doomed {
+        socket.send(&message(DELETE, REQUEST | ACK, family, &attributes), 0)?;
         let (datagram, _) = socket.recv_from_full()?;
         for (_, body) in messages(&datagram).filter(|(kind, _)| *kind == ERROR) {
             match check(body) {
@@ -94,20 +111,24 @@ fn named(connection: &[u8], flows: &BTreeSet<Flow>) -> Option<Vec<u8>> {
             kept.resize(kept.len().next_multiple_of(4), 0);
         }
     }
-    let is = |end: Option<Ipv4Addr>, flow: fn(Ipv4Addr) -> Flow| end.is_some_and(|end| flows.contains(&flow(end)));
+    let is = |end: Option<IpAddr>, flow: fn(IpAddr) -> Flow| end.is_some_and(|end| flows.contains(&flow(end)));
     let named = is(ends[0], Flow::From) || is(ends[1], Flow::To) || is(ends[2], Flow::To) || is(ends[3], Flow::As);
     named.then_some(kept)
 }
 
-/// Reads source and destination of a tuple: its attribute 1 holds addresses, there 1 is the source and 2 the destination.
-fn addresses(tuple: &[u8]) -> (Option<Ipv4Addr>, Option<Ipv4Addr>) {
+/// Reads source and destination of a tuple: its attribute 1 holds addresses, there 1 is the source and 2 the destination,
+/// and those of IPv6 are 3 and 4.
+fn addresses(tuple: &[u8]) -> (Option<IpAddr>, Option<IpAddr>) {
     let mut ends = (None, None);
     for (_, _, ip) in attributes(tuple).filter(|(kind, ..)| *kind == 1) {
         for (kind, _, value) in attributes(ip) {
-            let address = <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from);
+            let v4 = || <[u8; 4]>::try_from(value).ok().map(|bytes| IpAddr::V4(Ipv4Addr::from(bytes)));
+            let v6 = || <[u8; 16]>::try_from(value).ok().map(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)));
             match kind {
-                1 => ends.0 = address,
-                2 => ends.1 = address,
+                1 => ends.0 = v4(),
+                2 => ends.1 = v4(),
+                3 => ends.0 = v6(),
+                4 => ends.1 = v6(),
                 _ => {}
             }
         }
@@ -115,14 +136,14 @@ fn addresses(tuple: &[u8]) -> (Option<Ipv4Addr>, Option<Ipv4Addr>) {
     ends
 }
 
-fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
+fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     let length = HEADER_BYTES + NFGEN_BYTES + attributes.len();
     let mut message = Vec::with_capacity(length);
     message.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
     message.extend([0; 8]);
-    message.extend([AF_INET, 0, 0, 0]);
+    message.extend([family, 0, 0, 0]);
     message.extend_from_slice(attributes);
     message
 }
@@ -194,8 +215,18 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_of_ipv6_is_known_by_its_ends() {
+        let (client, guest) = (Ipv6Addr::LOCALHOST, "fd00::16:3eff:fe00:3".parse::<Ipv6Addr>().unwrap());
+        let ends = [attribute(3, &client.octets()), attribute(4, &guest.octets())].concat();
+        let connection = attribute(ORIGINAL, &attribute(1, &ends));
+        let named = |flow| named(&connection, &BTreeSet::from([flow])).is_some();
+        assert!(named(Flow::To(guest.into())) && named(Flow::From(client.into())));
+        assert!(!named(Flow::From(guest.into())) && !named(Flow::To(client.into())));
+    }
+
+    #[test]
     fn cut_short_messages_end_the_reading() {
-        let whole = message(GET, REQUEST, &attribute(ID, &[0, 0, 0, 7]));
+        let whole = message(GET, REQUEST, AF_INET, &attribute(ID, &[0, 0, 0, 7]));
         assert_eq!(messages(&whole).count(), 1);
         for length in 0..whole.len() {
             assert_eq!(messages(&whole[..length]).count(), 0, "{length}");

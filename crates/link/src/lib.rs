@@ -15,4 +15,4 @@ mod nft;
 mod sysctl;
 
 pub use machine::{MachineError, check_machine, may_change_network};
-pub use sysctl::{SettingError, forward_packets};
+pub use sysctl::{SettingError, forward_ipv6_packets, forward_packets};

@@ -12,6 +12,7 @@ pub mod instance;
 pub mod key_pair;
 pub mod names;
 pub mod net;
+pub mod net6;
 pub mod network;
 pub mod plan;
 pub mod quota;
@@ -26,3 +27,4 @@ pub use ids::{
 };
 pub use names::{GroupName, HostName, KeyName, NameError, ProjectId, UserId};
 pub use net::{Mac, Vlan};
+pub use net6::Prefix64;

@@ -18,8 +18,10 @@ pub enum Traffic {
     Tcp(Ports),
     /// UDP to a range of ports.
     Udp(Ports),
-    /// ICMP of one type and code, of one type, or any.
+    /// ICMP of one type and code, of one type, or any; of IPv6 where the source is.
     Icmp(Icmp),
+    /// ICMPv6 likewise, and nothing of IPv4.
+    Icmp6(Icmp),
 }
 
 /// Ports `from` to `to`, both included.
@@ -64,7 +66,7 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RuleError {
     /// The protocol is none that groups know.
-    #[error("the protocol {0:?} is not tcp, udp, icmp or -1")]
+    #[error("the protocol {0:?} is not tcp, udp, icmp, icmpv6 or -1")]
     Protocol(String),
     /// Ports were needed and not given.
     #[error("{0} needs FromPort and ToPort")]
@@ -104,6 +106,7 @@ impl Traffic {
             "tcp" | "6" => Ports::parse("tcp", from, to).map(Self::Tcp),
             "udp" | "17" => Ports::parse("udp", from, to).map(Self::Udp),
             "icmp" | "1" => Icmp::parse(from.unwrap_or(-1), to.unwrap_or(-1)).map(Self::Icmp),
+            "icmpv6" | "58" => Icmp::parse(from.unwrap_or(-1), to.unwrap_or(-1)).map(Self::Icmp6),
             _ => Err(RuleError::Protocol(protocol.to_owned())),
         }
     }
@@ -116,6 +119,7 @@ impl Traffic {
             Self::Tcp(_) => "tcp",
             Self::Udp(_) => "udp",
             Self::Icmp(_) => "icmp",
+            Self::Icmp6(_) => "icmpv6",
         }
     }
 
@@ -125,9 +129,11 @@ impl Traffic {
         match self {
             Self::All => None,
             Self::Tcp(ports) | Self::Udp(ports) => Some((ports.from.into(), ports.to.into())),
-            Self::Icmp(Icmp::Any) => Some((-1, -1)),
-            Self::Icmp(Icmp::Type(kind)) => Some((kind.into(), -1)),
-            Self::Icmp(Icmp::TypeAndCode(kind, code)) => Some((kind.into(), code.into())),
+            Self::Icmp(Icmp::Any) | Self::Icmp6(Icmp::Any) => Some((-1, -1)),
+            Self::Icmp(Icmp::Type(kind)) | Self::Icmp6(Icmp::Type(kind)) => Some((kind.into(), -1)),
+            Self::Icmp(Icmp::TypeAndCode(kind, code)) | Self::Icmp6(Icmp::TypeAndCode(kind, code)) => {
+                Some((kind.into(), code.into()))
+            }
         }
     }
 }
@@ -206,6 +212,7 @@ mod tests {
             ("icmp", Some(8), Some(-1), "icmp 8--1"),
             ("icmp", Some(0), Some(0), "icmp 0"),
             ("icmp", None, None, "icmp -1"),
+            ("58", Some(128), Some(0), "icmpv6 128-0"),
             ("-1", None, None, "all"),
         ] {
             assert_eq!(Traffic::parse(protocol, from, to).unwrap().to_string(), wanted);

@@ -191,6 +191,7 @@ mod tests {
                 terminated_at: None,
             },
             fixed_ip: Some(("10.0.0.5".parse().unwrap(), nova_types::NetworkId::new(1))),
+            address6: None,
             floating_ip: None,
             groups: vec![
                 (nova_types::SecurityGroupId::new(1), "default".parse().unwrap()),

@@ -17,6 +17,7 @@ fn vlan(tag: i64, cidr: &str) -> NetworkPlan {
     let at = |n| nova_types::net::nth(range, n).unwrap();
     NetworkPlan {
         cidr: range,
+        prefix6: Some(format!("fd00:0:0:{tag}::/64").parse().unwrap()),
         label: Some("private".to_owned()),
         bridge: format!("br{tag}"),
         gateway: at(1),

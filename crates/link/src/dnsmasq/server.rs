@@ -12,8 +12,10 @@ use nova_types::network::DhcpHost;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
-use super::files::{Written, bridges, file, hosts_path, make_folder, pid_path, remove_all, write_hosts};
-use super::{DhcpError, DhcpNetwork, DhcpServers, Server};
+use super::files::{
+    Written, advertiser_path, bridges, file, hosts_path, make_folder, pid_path, remove_all, remove_file, write_hosts,
+};
+use super::{DhcpError, DhcpNetwork, DhcpServers, Server, advertise};
 
 /// How long a server has to end, and the pause between looks.
 const END: Duration = Duration::from_secs(3);
@@ -28,6 +30,9 @@ pub struct Dnsmasq {
     folder: PathBuf,
     known: Mutex<BTreeMap<String, Known>>,
 }
+
+/// Which of a network's processes: where its pid is kept.
+type Role = fn(&Path, &str) -> PathBuf;
 
 /// What is known of a server's hosts.
 #[derive(Debug)]
@@ -55,10 +60,10 @@ impl Dnsmasq {
     /// Finds our server of a bridge: the process named by its pid file or, where that file is lost, any.
     ///
     /// A process is ours if one of its arguments is our pid file. A foreign one under an old pid is not.
-    fn find(&self, bridge: &str) -> Option<Process> {
+    fn find(&self, bridge: &str, role: Role) -> Option<Process> {
         // As the arguments have it, which know no links.
         let folder = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
-        let path = pid_path(&folder, bridge);
+        let path = role(&folder, bridge);
         let argument = format!("--pid-file={}", path.display());
         let ours = |process: &Process| process.argv.contains(&argument);
         let named = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
@@ -71,7 +76,7 @@ impl Dnsmasq {
         pids.filter_map(|pid| self.runner.look(pid)).filter(ours).min_by_key(|process| process.started_ticks)
     }
 
-    async fn start(&self, network: &DhcpNetwork, arguments: Vec<String>) -> Result<(), DhcpError> {
+    async fn start(&self, network: &DhcpNetwork, arguments: Vec<String>, role: Role) -> Result<(), DhcpError> {
         let mut command = Command::new("dnsmasq").args(arguments);
         // nova-dhcpbridge inherits these through dnsmasq.
         command = command.env("DNSMASQ_INTERFACE", &network.bridge);
@@ -81,9 +86,55 @@ impl Dnsmasq {
         }
         let started = self.runner.run(command).await;
         started.map_err(|source| DhcpError::Run { bridge: network.bridge.clone(), source })?;
-        let process = self.find(&network.bridge).ok_or_else(|| DhcpError::Gone(network.bridge.clone()))?;
-        self.known.lock().await.entry(network.bridge.clone()).or_default().due = false;
+        let found = self.find(&network.bridge, role);
+        let process = found.ok_or_else(|| DhcpError::Gone(network.bridge.clone()))?;
         info!(bridge = %network.bridge, pid = process.pid, "dnsmasq serves {} on {}.", network.cidr, network.bridge);
+        Ok(())
+    }
+
+    /// Makes one process of a network run with these arguments.
+    async fn ensure_process(
+        &self,
+        network: &DhcpNetwork,
+        arguments: Vec<String>,
+        role: Role,
+    ) -> Result<Server, DhcpError> {
+        let outcome = match self.find(&network.bridge, role) {
+            Some(process) if process.argv.get(1..) == Some(arguments.as_slice()) => return Ok(Server::Running),
+            Some(process) => {
+                info!(bridge = %network.bridge, pid = process.pid, "dnsmasq of {} gets new settings.", network.bridge);
+                self.end(&network.bridge, &process).await?;
+                Server::Restarted
+            }
+            None => Server::Started,
+        };
+        make_folder(&self.folder)?;
+        make_folder(&hosts_path(&self.folder, &network.bridge))?;
+        self.start(network, arguments, role).await?;
+        Ok(outcome)
+    }
+
+    /// Has the prefix of a network advertised, if it has one.
+    async fn advertise(&self, network: &DhcpNetwork) -> Result<Server, DhcpError> {
+        let bridge = &network.bridge;
+        if let Some(prefix) = network.prefix6 {
+            let folder = fs::canonicalize(&self.folder).map_err(file("finding", &self.folder))?;
+            return self.ensure_process(network, advertise::arguments(&folder, bridge, prefix), advertiser_path).await;
+        }
+        let path = advertiser_path(&self.folder, bridge);
+        if !path.exists() {
+            return Ok(Server::Running);
+        }
+        self.end_if_there(bridge, advertiser_path).await?;
+        remove_file(&path)?;
+        Ok(Server::Restarted)
+    }
+
+    async fn end_if_there(&self, bridge: &str, role: Role) -> Result<(), DhcpError> {
+        if let Some(process) = self.find(bridge, role) {
+            self.end(bridge, &process).await?;
+            info!(bridge, pid = process.pid, "Stopped dnsmasq of {bridge}.");
+        }
         Ok(())
     }
 
@@ -113,7 +164,7 @@ impl Dnsmasq {
         if !known.due || known.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
             return Ok(());
         }
-        if let Some(process) = self.find(bridge) {
+        if let Some(process) = self.find(bridge, pid_path) {
             self.signal(bridge, &process, Signal::Hangup)?;
         }
         (known.due, known.told) = (false, Some(Instant::now()));
@@ -125,20 +176,15 @@ impl Dnsmasq {
 impl DhcpServers for Dnsmasq {
     async fn ensure(&self, network: &DhcpNetwork) -> Result<Server, DhcpError> {
         let arguments = arguments(&self.folder, network)?;
-        let found = self.find(&network.bridge);
-        let outcome = match &found {
-            Some(process) if process.argv.get(1..) == Some(arguments.as_slice()) => return Ok(Server::Running),
-            Some(process) => {
-                info!(bridge = %network.bridge, pid = process.pid, "dnsmasq of {} gets new settings.", network.bridge);
-                self.end(&network.bridge, process).await?;
-                Server::Restarted
-            }
-            None => Server::Started,
-        };
-        make_folder(&self.folder)?;
-        make_folder(&hosts_path(&self.folder, &network.bridge))?;
-        self.start(network, arguments).await?;
-        Ok(outcome)
+        let server = self.ensure_process(network, arguments, pid_path).await?;
+        if server != Server::Running {
+            self.known.lock().await.entry(network.bridge.clone()).or_default().due = false;
+        }
+        match (server, self.advertise(network).await?) {
+            (Server::Running, Server::Running) => Ok(Server::Running),
+            (Server::Started, _) => Ok(Server::Started),
+            (Server::Restarted, _) | (Server::Running, Server::Started | Server::Restarted) => Ok(Server::Restarted),
+        }
     }
 
     async fn set_hosts(&self, network: &DhcpNetwork, hosts: &[DhcpHost]) -> Result<usize, DhcpError> {
@@ -161,10 +207,8 @@ impl DhcpServers for Dnsmasq {
 
     async fn stop(&self, bridge: &str) -> Result<(), DhcpError> {
         check_word(bridge)?;
-        if let Some(process) = self.find(bridge) {
-            self.end(bridge, &process).await?;
-            info!(bridge, pid = process.pid, "Stopped dnsmasq of {bridge}.");
-        }
+        self.end_if_there(bridge, advertiser_path).await?;
+        self.end_if_there(bridge, pid_path).await?;
         self.known.lock().await.remove(bridge);
         remove_all(&self.folder, bridge)
     }

@@ -84,7 +84,7 @@ mod tests {
             table
         };
         let moved = |public| {
-            let public = Ipv4Addr::new(192, 0, 2, public);
+            let public = Ipv4Addr::new(192, 0, 2, public).into();
             [Flow::To(public), Flow::As(public)]
         };
         let all = table(&[(1, 3), (2, 4), (3, 5)]);

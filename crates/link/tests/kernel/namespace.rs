@@ -184,6 +184,7 @@ impl Guest {
             project: "p".parse().unwrap(),
             mac: self.mac(),
             address: self.address,
+            ipv6: None,
             bridge: "br9".into(),
             dhcp_server: Ipv4Addr::new(10, 9, 0, 1),
             groups: groups.iter().map(|id| SecurityGroupId::new(*id)).collect(),

@@ -60,6 +60,7 @@ impl Lab {
         let request = nova_types::plan::Request {
             manager,
             range: "192.168.0.0/24".parse().unwrap(),
+            range6: self.host.settings.ipv6.then(|| "fd00::/48".parse().unwrap()),
             count,
             size: 256 / count,
             flat_bridge: "br100".into(),

@@ -217,6 +217,7 @@ async fn accept(
     let view = |instance| InstanceView {
         instance,
         fixed_ip: None,
+        address6: None,
         floating_ip: None,
         groups: groups.clone(),
         host_zone: None,

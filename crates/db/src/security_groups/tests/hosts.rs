@@ -60,7 +60,7 @@ async fn a_host_is_told_its_guests_their_rules_and_who_is_let_in() {
     dev::each(async |db: &Db| {
         cloud(db).await;
         let mut conn = db.read().await.unwrap();
-        let wanted = super::super::for_host(&mut conn, &host("h1")).await.unwrap();
+        let wanted = super::super::for_host(&mut conn, &host("h1"), false).await.unwrap();
         let mut text = String::new();
         for guest in &wanted.guests {
             let groups: Vec<String> = guest.groups.iter().map(SecurityGroupId::to_string).collect();
@@ -95,7 +95,7 @@ async fn a_host_is_told_its_guests_their_rules_and_who_is_let_in() {
             guests of q: [10.0.0.20]
         "#]]
         .assert_eq(&text);
-        assert_eq!(super::super::for_host(&mut conn, &host("h3")).await.unwrap(), Default::default());
+        assert_eq!(super::super::for_host(&mut conn, &host("h3"), false).await.unwrap(), Default::default());
     })
     .await;
 }
@@ -108,7 +108,7 @@ async fn a_row_that_makes_no_sense_shuts_off_only_itself() {
         conn.execute("update instances set mac_address = 'x' where id = 10", &[]).await.unwrap();
         let nonsense = "insert into security_group_rules (parent_group_id, protocol, cidr, signature) values (?, 'TCP', '\n', 'x')";
         conn.execute(nonsense, &[web.into()]).await.unwrap();
-        let wanted = super::super::for_host(&mut conn, &host("h1")).await.unwrap();
+        let wanted = super::super::for_host(&mut conn, &host("h1"), false).await.unwrap();
         let guests: Vec<u32> = wanted.guests.iter().map(|guest| guest.instance.number()).collect();
         assert_eq!((guests, wanted.groups[0].rules.len()), (vec![11, 20], 2));
     })
