@@ -9,6 +9,8 @@
 
 #[path = "kernel/floating.rs"]
 mod floating;
+#[path = "kernel/ipv6.rs"]
+mod ipv6;
 #[path = "kernel/namespace.rs"]
 mod namespace;
 

@@ -87,6 +87,9 @@ pub enum RuleError {
         /// The code as given.
         code: i64,
     },
+    /// A rule of ICMPv6 has a range of IPv4.
+    #[error("icmpv6 does not come from {0}, which is a range of IPv4")]
+    Family(IpNet),
     /// The range is not one, or has bits set beyond its prefix.
     #[error("{0:?} is not a range of addresses (expected 10.0.0.0/8 with no host bits set)")]
     Range(String),
@@ -184,6 +187,19 @@ impl Source {
             IpNet::from(text.parse::<std::net::IpAddr>().map_err(|_| refused())?)
         };
         if range.trunc() == range { Ok(Self::Range(range)) } else { Err(refused()) }
+    }
+}
+
+impl Rule {
+    /// Puts traffic and source together.
+    ///
+    /// # Errors
+    /// [`RuleError::Family`] where there is no such traffic from there.
+    pub fn new(traffic: Traffic, source: Source) -> Result<Self, RuleError> {
+        match (traffic, source) {
+            (Traffic::Icmp6(_), Source::Range(range @ IpNet::V4(_))) => Err(RuleError::Family(range)),
+            _ => Ok(Self { traffic, source }),
+        }
     }
 }
 

@@ -98,6 +98,9 @@ fn meta_data(view: &InstanceView, around: &Surroundings) -> Node {
         ("reservation-id", Node::text(instance.reservation.as_str())),
         ("security-groups", Node::text(groups.join("\n"))),
     ]);
+    if let (Node::Folder(entries), Some(address)) = (&mut folder, view.address6) {
+        entries.insert("ipv6".to_owned(), Node::text(address.to_string()));
+    }
     if let (Node::Folder(entries), Some((name, line))) = (&mut folder, &instance.key) {
         let key = BTreeMap::from([("openssh-key".to_owned(), Node::text(line.trim_end()))]);
         let keys = Node::folder([("0", Node::Named(name.to_string(), key))]);

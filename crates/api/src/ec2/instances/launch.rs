@@ -92,7 +92,7 @@ async fn accepted_before(
 }
 
 fn shown(views: &[InstanceView], caller: &Caller) -> ReservationItem {
-    let mut all = reservations(views, caller.version);
+    let mut all = reservations(views, caller.version, false);
     all.swap_remove(0)
 }
 

@@ -173,3 +173,27 @@ async fn the_stamp_of_a_host_moves_with_what_concerns_it_and_with_nothing_else()
     })
     .await;
 }
+
+#[tokio::test]
+async fn with_ipv6_each_guest_and_each_member_has_the_address_that_it_makes_itself() {
+    dev::each(async |db: &Db| {
+        cloud(db).await;
+        let mut conn = db.write().await.unwrap();
+        let before = super::super::changed(&mut conn, &host("h1")).await.unwrap();
+        let without = super::super::for_host(&mut conn, &host("h1"), true).await.unwrap();
+        assert!(without.guests.iter().all(|guest| guest.ipv6.is_none()), "the network has no prefix");
+        let row = "update networks set cidr_v6 = 'fd00::/64', ra_server = 'fe80::46e:aff:fe00:1'";
+        conn.execute(row, &[]).await.unwrap();
+        assert_ne!(super::super::changed(&mut conn, &host("h1")).await.unwrap(), before, "it is seen");
+        let wanted = super::super::for_host(&mut conn, &host("h1"), true).await.unwrap();
+        let ipv6 = wanted.guests[0].ipv6.unwrap();
+        assert_eq!(ipv6.address.to_string(), "fd00::16:3eff:fe00:a");
+        assert_eq!(ipv6.router.map(|router| router.to_string()).as_deref(), Some("fe80::46e:aff:fe00:1"));
+        expect!["[10.0.0.11, 10.0.0.12, fd00::16:3eff:fe00:b, fd00::16:3eff:fe00:c]"]
+            .assert_eq(&format!("{:?}", wanted.members[0].addresses));
+        expect!["[10.0.0.20, fd00::16:3eff:fe00:14]"].assert_eq(&format!("{:?}", wanted.projects[1].1));
+        let off = super::super::for_host(&mut conn, &host("h1"), false).await.unwrap();
+        assert!(off.guests.iter().all(|guest| guest.ipv6.is_none()) && off.members[0].addresses.len() == 2);
+    })
+    .await;
+}
