@@ -9,9 +9,6 @@ use nova_bus::{Bus, InProcess};
 use nova_config::{CombinedConfig, Config as _, Surroundings};
 use nova_db::{Db, Options};
 use nova_identity::SecretBox;
-use nova_link::dnsmasq::FakeDhcpServers;
-use nova_link::gateway::FakeNetworkFirewall;
-use nova_link::links::FakeLinks;
 use nova_network::Machine;
 use nova_service::{Ready, Stop, SystemClock};
 use nova_types::Clock;
@@ -94,13 +91,8 @@ impl Cloud {
         let parts = nova_scheduler::Parts { db, bus, config, ready: scheduler };
         cloud.daemons.spawn(async move { Ok(nova_scheduler::run(parts, stop).await?) });
 
-        let machine = Machine {
-            links: Arc::new(FakeLinks::default()),
-            firewall: Arc::new(FakeNetworkFirewall::default()),
-            dhcp: Arc::new(FakeDhcpServers::default()),
-            forwards: false,
-        };
         let ((db, bus, _), config, stop) = (cloud.shared(), cloud.config.network_config(), cloud.stop.clone());
+        let machine = Machine::simulated(&config);
         let parts = nova_network::Parts { config, flag_file: None, db, bus, machine, ready: network };
         cloud.daemons.spawn(async move { Ok(nova_network::run(parts, stop).await?) });
 

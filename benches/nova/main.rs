@@ -8,8 +8,11 @@ mod client;
 mod cloud;
 mod combined;
 mod describe_instances;
+mod dhcp_hosts;
 mod five_daemons;
 mod fixed_addresses;
+mod group_rows;
+mod guest_firewall;
 mod launches;
 mod log;
 mod measure;
@@ -32,6 +35,11 @@ fn main() -> anyhow::Result<ExitCode> {
     {
         let ended = runtime.block_on(combined::run(flags));
         return Ok(nova_service::finish(CombinedConfig::BINARY, ended));
+    }
+    match args.first().map(String::as_str) {
+        Some(guest_firewall::GUEST) => return guest_firewall::be_guest().map(|()| ExitCode::SUCCESS),
+        Some(guest_firewall::ROLE) => return runtime.block_on(guest_firewall::run()).map(|()| ExitCode::SUCCESS),
+        _ => {}
     }
     if let [name, flags @ ..] = &*args
         && let Some(ended) = runtime.block_on(five_daemons::run_as(name, flags))
@@ -74,6 +82,12 @@ async fn run_all(wanted: &[&str]) -> anyhow::Result<()> {
     }
     if is_wanted("fixed_addresses") {
         fixed_addresses::bench().await?;
+    }
+    if is_wanted("dhcp_hosts") {
+        dhcp_hosts::bench().await?;
+    }
+    if is_wanted("guest_firewall") {
+        guest_firewall::bench().await?;
     }
     if is_wanted("five_daemons") {
         five_daemons::bench().await?;

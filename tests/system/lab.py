@@ -21,8 +21,8 @@ exec sleep infinity
 """
 
 
-def run(*command):
-    done = subprocess.run(command, capture_output=True, text=True)
+def run(*command, **more):
+    done = subprocess.run(command, capture_output=True, text=True, **more)
     assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stderr.strip()}"
     return done.stdout
 

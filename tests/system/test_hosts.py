@@ -111,12 +111,13 @@ def test_each_host_fetched_each_image_once(lab, launched):
 
 def test_guests_keep_their_leases(lab, launched):
     _, guests = launched
+    # They are written now and then, and when a server starts.
+    eventually(20, "all leases are written down", lambda: set(leases(lab)) == {guest.address for guest in guests}, every=0.3)
     before = leases(lab)
-    assert set(before) == {guest.address for guest in guests}
     for guest in guests:
         # What udhcpc does at half the lease's time, which dnsmasq makes two minutes at least.
         guest.ssh("killall -USR1 udhcpc")
-    eventually(20, "all leases are longer", lambda: all(leases(lab)[address] > end for address, end in before.items()), every=0.3)
+    eventually(30, "all leases are longer", lambda: all(leases(lab)[address] > end for address, end in before.items()), every=0.3)
     for guest in guests:
         assert guest.accepts_ssh()
     assert sorted(leases(lab)) == sorted(before)

@@ -205,6 +205,21 @@ def test_terminated_guests_leave_nothing(cloud, guests, host):
     cloud.check()
 
 
+def test_a_namespace_that_is_of_no_instance_is_found(cloud, host):
+    client = cloud.client("boto3")
+    guest = netns.Guest(client, client.run(cloud.image, None, "default", USER_DATA), host)
+    client.wait(guest.id, "running")
+    stray = f"{guest.namespace[:-8]}0000ffff"
+    client.terminate(guest.id)
+    client.wait(guest.id, "terminated")
+    cloud.check()
+    host.run("ip", "netns", "add", stray)
+    found = cloud.run_manage("check")
+    assert found.returncode != 0 and f"the namespace {stray} is of i-0000ffff, which is not here" in found.stdout, found
+    host.run("ip", "netns", "delete", stray)
+    cloud.check()
+
+
 def test_a_dozen_guests_are_ready_within_seconds(cloud, host):
     client = cloud.client("boto3")
     began = time.monotonic()

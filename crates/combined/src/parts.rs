@@ -98,7 +98,7 @@ pub(crate) fn spawn_network(
             real = real.wait_for(Option::is_some) => real.is_ok_and(|real| *real == Some(true)),
             () = stop.cancelled() => return Ok(()),
         };
-        let machine = if real { Machine::of(runner, &config).await? } else { Machine::simulated() };
+        let machine = if real { Machine::of(runner, &config).await? } else { Machine::simulated(&config) };
         let parts = nova_network::Parts { config, flag_file, db, bus, machine, ready: Ready::default() };
         nova_network::run(parts, stop).await
     });

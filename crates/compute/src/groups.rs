@@ -40,7 +40,9 @@ struct Applied {
     /// The latest request that the rules in force answer.
     answers: u64,
     /// What the rows looked like then.
-    stamp: Option<(FirewallStamp, Instant)>,
+    stamp: Option<FirewallStamp>,
+    /// When the rules were last compared with what the kernel holds. Between two of these, only differences are applied.
+    compared: Option<Instant>,
 }
 
 impl Groups {
@@ -81,7 +83,7 @@ impl Groups {
         let mut applied = self.applied.lock().await;
         let stamp = security_groups::changed(&mut self.db.read().await?, &self.name).await?;
         match &applied.stamp {
-            Some((known, read)) if *known == stamp && read.elapsed() < COMPARE_AGAIN => Ok(()),
+            Some(known) if *known == stamp && applied.compared.as_ref().is_some_and(is_fresh) => Ok(()),
             _ => self.apply(&mut applied).await,
         }
     }
@@ -97,9 +99,20 @@ impl Groups {
         };
         // Should it fail half-way, the next tick must not take the rules for current.
         applied.stamp = None;
-        let changed = self.firewall.ensure(&wanted).await?;
+        let changed = match applied.compared.take().filter(is_fresh) {
+            Some(compared) => {
+                let changed = self.firewall.advance(&wanted).await?;
+                applied.compared = Some(compared);
+                changed
+            }
+            None => {
+                let changed = self.firewall.ensure(&wanted).await?;
+                applied.compared = Some(begun);
+                changed
+            }
+        };
         applied.answers = answers;
-        applied.stamp = Some((stamp, Instant::now()));
+        applied.stamp = Some(stamp);
         if changed.commands > 0 {
             let took_ms = begun.elapsed().as_millis();
             info!(
@@ -114,8 +127,49 @@ impl Groups {
     }
 }
 
+fn is_fresh(compared: &Instant) -> bool {
+    compared.elapsed() < COMPARE_AGAIN
+}
+
 /// Follows the rows until the daemon stops. What is in force then stays in force.
 pub(crate) async fn keep_current(host: &Host, stop: Stop) {
     let Some(real) = &host.real else { return stop.cancelled().await };
     Ticks::new("firewall", host.settings.tick).hinted_by(&real.groups.news).run(stop, || real.groups.follow()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use nova_db::transaction;
+    use nova_link::guests::FakeGuestFirewall;
+    use nova_types::rule::{Rule, Source, Traffic};
+
+    use super::*;
+    use crate::testing::{Bench, host_name, project};
+
+    #[tokio::test]
+    async fn a_changed_row_is_applied_by_what_differs_and_all_is_compared_once_a_minute() {
+        let bench = Bench::new().await;
+        let groups = Groups::new(bench.db.clone(), host_name(), Arc::<FakeGuestFirewall>::clone(&bench.firewall));
+        let id = bench.placed(1).await[0];
+        groups.follow().await.unwrap();
+        assert_eq!(bench.firewall.compared(), 1, "at the start");
+        let open = |port| Traffic::parse("tcp", Some(port), Some(port)).unwrap();
+        for port in [22, 80] {
+            let (group, rules) = (bench.group, [Rule { traffic: open(port), source: Source::EVERYONE }]);
+            transaction!(bench.db, |tx| -> security_groups::GroupError {
+                security_groups::add_rules(tx, &project(), group, &rules, 100).await
+            })
+            .unwrap();
+            groups.follow().await.unwrap();
+            assert!(bench.firewall.lets_in(id, open(port), "192.0.2.7".parse().unwrap()));
+        }
+        groups.refresh().await.unwrap();
+        groups.follow().await.unwrap();
+        assert_eq!(bench.firewall.compared(), 1);
+        tokio::time::pause();
+        tokio::time::advance(COMPARE_AGAIN).await;
+        tokio::time::resume();
+        groups.follow().await.unwrap();
+        assert_eq!(bench.firewall.compared(), 2);
+    }
 }

@@ -12,7 +12,7 @@ use nova_link::links::Links;
 use nova_run::Runner;
 use nova_types::network::Network;
 use nova_types::{Clock, HostName, NetworkId};
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 use tokio::time::Instant;
 
 use crate::boot::BootMark;
@@ -55,6 +55,8 @@ pub(crate) struct RealHost {
     pub(crate) boot: BootMark,
     pub(crate) runner: Arc<dyn Runner>,
     pub(crate) carrier: Carrier,
+    /// Held for reading while a bridge is made, for writing while those that nobody needs are removed.
+    pub(crate) bridges: RwLock<()>,
 }
 
 impl Host {
@@ -73,6 +75,7 @@ impl Host {
             instances_path: real.instances_path,
             runner: real.runner,
             carrier: real.carrier,
+            bridges: RwLock::default(),
         });
         let ledger = Ledger::open(db.clone(), settings.quarantine_seconds);
         let (builds, quiet) = (Semaphore::new(settings.builds.max(1)), Semaphore::new(settings.quiet.max(1)));

@@ -17,6 +17,7 @@ mod groups;
 mod host;
 mod launch;
 mod ledger;
+mod mesh;
 mod prepare;
 mod problem;
 mod prune;
@@ -32,11 +33,13 @@ mod stop;
 mod terminate;
 #[cfg(test)]
 mod testing;
+mod unused;
 mod work;
 
 pub use prepare::{PrepareError, prepare, settle_alone, settle_together};
 pub use start_up::{Wiring, start};
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +119,8 @@ pub struct Settings {
     pub report: Duration,
     /// Whether a new host gets instances at once.
     pub enable_new: bool,
+    /// Where other hosts reach this one, if guests are real.
+    pub address: Option<Ipv4Addr>,
     /// How many guests are built or started at once.
     pub builds: usize,
     /// How many guests are restarted, stopped or ended at once; most of that is waiting.
@@ -183,6 +188,7 @@ pub async fn run_all(parts: Vec<Parts>, stop: Stop) -> Result<(), ComputeError> 
         binary: BINARY,
         zone: first.settings.zone.clone(),
         enable_new: first.settings.enable_new,
+        address: first.settings.address,
         holder: first.settings.holder.clone(),
         interval: first.settings.report,
     };
@@ -207,7 +213,7 @@ async fn one(host: &Arc<Host>, bus: &Arc<dyn Bus>, stop: &Stop) -> Result<(), Bu
     let subscription = Subscription { topic: Topic::Compute, host: host.name.as_str().to_owned(), prefetch: PREFETCH };
     let calls = Arc::new(calls::Calls(Arc::clone(host)));
     let served = nova_bus::serve(Arc::clone(bus), subscription, calls, stop.clone());
-    let (served, (), (), (), ()) = tokio::join!(
+    let (served, (), (), (), (), (), ()) = tokio::join!(
         biased;
         async {
             let served = served.await;
@@ -216,9 +222,11 @@ async fn one(host: &Arc<Host>, bus: &Arc<dyn Bus>, stop: &Stop) -> Result<(), Bu
             served
         },
         groups::keep_current(host, stop.clone()),
+        mesh::keep_joined(host, stop.clone()),
         work::keep_working(host, stop.clone()),
         converge::keep_equal(host, stop.clone()),
         prune::keep_pruned(host, stop.clone()),
+        unused::keep_removed(host, stop.clone()),
     );
     served
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,10 @@ use nova_hypervisor::simulated::{self, Delays};
 use nova_hypervisor::{Choice, ChooseError, CloudId, GuestKind, Kind, Options, Simulated, Want, choose};
 use nova_images::{ImageStore, Remote};
 use nova_link::MachineError;
-use nova_link::carrier::Carrier;
+use nova_link::carrier::{self, Carrier};
 use nova_link::guests::{KernelGuestFirewall, Policy};
 use nova_link::links::KernelLinks;
+use nova_link::tunnels::{KernelTunnels, MeshError};
 use nova_run::{Host, Runner};
 use nova_service::{Holder, Ready};
 use nova_types::network::ManagerKind;
@@ -55,6 +57,9 @@ pub enum PrepareError {
     /// There is nothing to run guests on.
     #[error(transparent)]
     Choose(ChooseError),
+    /// Guests of other hosts cannot be reached as the flags say.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
     /// A simulated host's name is too long.
     #[error("--host={host} leaves no room for the names of --simulated_hosts={count}")]
     Name {
@@ -156,23 +161,7 @@ pub async fn prepare(
         error @ (ChooseError::Helper(_) | ChooseError::Netns(_)) => PrepareError::Choose(error),
     })?;
     let simulated = kind == Kind::Simulated;
-    let policy = Policy { project_traffic: flags.allow_project_net_traffic, ipv6: config.common.use_ipv6 };
-    let real = (!simulated).then(|| Real {
-        firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), policy)),
-        links: Arc::new(KernelLinks),
-        images: ImageSource {
-            local: ImageStore::new(&config.images.images_path),
-            remote: Some(Remote::new(config.endpoint.s3_host.clone(), config.endpoint.s3_port)),
-            patience: flags.image_fetch_timeout,
-        },
-        instances_path: folder.clone(),
-        runner,
-        carrier: Carrier::of(
-            config.network.network_manager,
-            config.network.flat_interface.as_deref(),
-            &config.network.vlan_interface,
-        ),
-    });
+    let real = if simulated { None } else { Some(real(config, runner)?) };
     Ok(Parts {
         name: config.common.host.clone(),
         db,
@@ -183,6 +172,30 @@ pub async fn prepare(
         real,
         settings: settings(config, simulated),
         ready: Ready::default(),
+    })
+}
+
+/// What guests need that are not simulated.
+fn real(config: &ComputeConfig, runner: Arc<dyn Runner>) -> Result<Real, MeshError> {
+    let (flags, network) = (&config.compute, &config.network);
+    let wiring = carrier::Wiring {
+        manager: network.network_manager,
+        flat_interface: network.flat_interface.as_deref(),
+        vlan_interface: &network.vlan_interface,
+        my_ip: config.common.my_ip,
+    };
+    let policy = Policy { project_traffic: flags.allow_project_net_traffic, ipv6: config.common.use_ipv6 };
+    Ok(Real {
+        firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), policy)),
+        links: Arc::new(KernelLinks),
+        images: ImageSource {
+            local: ImageStore::new(&config.images.images_path),
+            remote: Some(Remote::new(config.endpoint.s3_host.clone(), config.endpoint.s3_port)),
+            patience: flags.image_fetch_timeout,
+        },
+        instances_path: flags.instances_path.clone(),
+        carrier: Carrier::of(wiring, Arc::new(KernelTunnels::new(Arc::clone(&runner))))?,
+        runner,
     })
 }
 
@@ -230,6 +243,10 @@ fn settings(config: &ComputeConfig, simulated: bool) -> Settings {
         converge: CONVERGE_EVERY,
         report: config.common.report_interval,
         enable_new: config.common.enable_new_services,
+        address: match config.common.my_ip {
+            IpAddr::V4(address) if !simulated => Some(address),
+            _ => None,
+        },
         builds: if simulated {
             SIMULATED_AT_ONCE
         } else {

@@ -73,7 +73,7 @@ impl Step<Launch> for LetNobodyIn {
 }
 
 /// The bridge of the guest's network, and what carries the network between hosts. On a host without nova-network nobody
-/// else makes it, unless under `FlatManager` an administrator did; there it has no address. It stays, for other guests are on it.
+/// else makes it, unless under `FlatManager` an administrator did; there it has no address. It stays, for other guests are on it: see `unused`.
 pub(crate) struct BuildBridge;
 
 #[async_trait]
@@ -91,8 +91,10 @@ impl Step<Launch> for BuildBridge {
             return Ok(());
         }
         let network = launch.look_up_network().await?;
-        let (bridge, tag) = (Bridge { name: network.bridge.clone(), address: None, address6: None, mtu: None }, network.vlan);
+        let (bridge, tag) =
+            (Bridge { name: network.bridge.clone(), address: None, address6: None, mtu: None }, network.vlan);
         if let Some(real) = launch.real() {
+            let _no_removal = real.bridges.read().await;
             let made = real.carrier.ensure(&*real.links, &bridge, tag).await;
             made.map_err(|error| unreachable(&real.carrier, error))?;
         }
@@ -113,8 +115,18 @@ fn unreachable(carrier: &Carrier, error: LinkError) -> Problem {
         (Carrier::Vlans(on), LinkError::NoInterface(missing)) if on == missing => {
             format!("The host has no interface {on} to carry VLANs (--vlan_interface).")
         }
-        (Carrier::Vlans(_), LinkError::Unsupported { kind, .. }) => format!("The kernel of the host has no {kind}."),
-        (Carrier::Vlans(_), LinkError::Taken(name)) => format!("The host has another interface of the name {name}."),
+        (Carrier::Vlans(_), LinkError::NoVlan(_)) => {
+            "The network has a number that no VLAN can have: it was made for VxlanManager.".to_owned()
+        }
+        (Carrier::Vxlans(_), LinkError::NoAddress(address)) => {
+            format!("No interface of the host has the address {address} (--my_ip).")
+        }
+        (Carrier::Vlans(_) | Carrier::Vxlans(_), LinkError::Unsupported { kind, .. }) => {
+            format!("The kernel of the host has no {kind}.")
+        }
+        (Carrier::Vlans(_) | Carrier::Vxlans(_), LinkError::Taken(name)) => {
+            format!("The host has another interface in the place of {name}.")
+        }
         _ => return Problem::from(error),
     };
     Problem::never(reason, error)

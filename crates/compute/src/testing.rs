@@ -245,6 +245,7 @@ fn settings() -> Settings {
         converge: TICK,
         report: Duration::from_secs(10),
         enable_new: true,
+        address: None,
         builds: 4,
         quiet: 4,
         stop_grace: Duration::ZERO,

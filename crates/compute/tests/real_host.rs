@@ -139,7 +139,10 @@ fn parts(db: &Db, folder: &Path) -> Parts {
         hypervisor: Arc::new(Libvirt::new(Arc::clone(&runner), options)),
         hypervisor_type: "libvirt (qemu)".to_owned(),
         real: Some(Real {
-            firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), Policy { project_traffic: true, ipv6: false })),
+            firewall: Arc::new(KernelGuestFirewall::new(
+                Arc::clone(&runner),
+                Policy { project_traffic: true, ipv6: false },
+            )),
             links: Arc::new(KernelLinks),
             images: ImageSource {
                 local: ImageStore::new(folder.join("images")),
@@ -158,6 +161,7 @@ fn parts(db: &Db, folder: &Path) -> Parts {
             converge: Duration::from_secs(2),
             report: Duration::from_secs(10),
             enable_new: true,
+            address: None,
             builds: 4,
             quiet: 4,
             stop_grace: Duration::from_secs(1),

@@ -130,7 +130,10 @@ pub(crate) fn manager(text: &str) -> Result<ManagerKind, String> {
         "FlatManager" => Ok(ManagerKind::Flat),
         "FlatDHCPManager" => Ok(ManagerKind::FlatDhcp),
         "VlanManager" => Ok(ManagerKind::Vlan),
-        _ => Err("expected nova.network.manager.FlatManager, .FlatDHCPManager or .VlanManager".to_owned()),
+        "VxlanManager" => Ok(ManagerKind::Vxlan),
+        _ => {
+            Err("expected nova.network.manager.FlatManager, .FlatDHCPManager, .VlanManager or .VxlanManager".to_owned())
+        }
     }
 }
 
@@ -194,6 +197,7 @@ mod tests {
             ("nova.network.manager.VlanManager", ManagerKind::Vlan),
             ("nova.network.manager. FlatDHCPManager", ManagerKind::FlatDhcp),
             ("FlatManager", ManagerKind::Flat),
+            ("nova.network.manager.VxlanManager", ManagerKind::Vxlan),
         ] {
             assert_eq!(manager(text), Ok(kind));
         }

@@ -232,7 +232,7 @@ fn what_is_wrong_in_a_file_is_told_with_its_line() {
         (
             "--network_manager=X",
             expect![
-                "--network_manager=X (/nova.conf:1): expected nova.network.manager.FlatManager, .FlatDHCPManager or .VlanManager"
+                "--network_manager=X (/nova.conf:1): expected nova.network.manager.FlatManager, .FlatDHCPManager, .VlanManager or .VxlanManager"
             ],
         ),
         (

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use nova_types::network::ManagerKind;
-use nova_types::{HostName, Vlan, net};
+use nova_types::{HostName, Tag, net};
 
 use crate::{
     Brokers, ConnectionType, DatabaseUrl, HypervisorChoice, LibvirtType, Placement, QuorumQueues, Region,
@@ -207,12 +207,12 @@ impl FromFlag for Vec<DatabaseUrl> {
     }
 }
 
-impl FromFlag for Vlan {
+impl FromFlag for Tag {
     const KIND: Kind = Kind::Value("TAG");
 
     fn from_flag(text: &str) -> Result<Self, String> {
-        let tag = text.parse::<i64>().map_err(|_| "expected a VLAN tag, 1 to 4094".to_owned())?;
-        Self::try_from(tag).map_err(|error| error.to_string())
+        let tag = text.parse::<i64>().ok().and_then(|number| Self::try_from(number).ok());
+        tag.ok_or_else(|| "expected a VLAN tag, 1 to 4094, or a VNI, 1 to 16777215".to_owned())
     }
 }
 

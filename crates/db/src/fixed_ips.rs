@@ -13,8 +13,11 @@ use crate::row::Row;
 use crate::security_groups::touch_members_of;
 use crate::value::{Value, pieces};
 
+pub(crate) mod changes;
 #[cfg(test)]
 mod tests;
+
+pub use changes::{ChangedAddresses, changed_since};
 
 /// A fixed address, for `nova-manage fixed list`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::error::{DbError, Unique};
 use crate::open::Db;
 
 /// The version this program needs.
-pub const LATEST: i32 = 104;
+pub const LATEST: i32 = 108;
 
 /// All versions, in order. One source for all engines, so that they cannot drift apart.
 const MIGRATIONS: &[(i32, &str)] = &[
@@ -21,7 +21,9 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (101, include_str!("../../../migrations/0101_replicas.sql")),
     (102, include_str!("../../../migrations/0102_service_keys.sql")),
     (103, include_str!("../../../migrations/0103_leases.sql")),
-    (LATEST, include_str!("../../../migrations/0104_changed_hosts.sql")),
+    (104, include_str!("../../../migrations/0104_changed_hosts.sql")),
+    (105, include_str!("../../../migrations/0105_addresses.sql")),
+    (LATEST, include_str!("../../../migrations/0108_changed_addresses.sql")),
 ];
 
 /// `migrate_version` is what sqlalchemy-migrate kept, so that old tools can still ask; the journal is ours.

@@ -1,10 +1,11 @@
 //! Networks: who uses them, which host serves them.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
 use nova_types::network::{Network, NetworkPlan};
-use nova_types::{HostName, NetworkId, ProjectId, Vlan};
+use nova_types::{HostName, NetworkId, ProjectId, Tag};
 
 use crate::conn::Conn;
 use crate::error::{DbError, Unique};
@@ -75,8 +76,8 @@ pub async fn by_cidr(conn: &mut Conn, cidr: Ipv4Net) -> Result<Network, DbError>
     many(conn, " and cidr = ?", &[cidr.into()]).await?.pop().ok_or(DbError::NotFound("network"))
 }
 
-/// The network a project's instances get: its own, else the shared one, else with `claim` an unused VLAN network,
-/// which is then its own.
+/// The network a project's instances get: its own, else the shared one, else with `claim` an unused one that is to be
+/// a project's, which is then its own.
 ///
 /// # Errors
 /// [`DbError::Unavailable`] when the database cannot be asked.
@@ -141,12 +142,7 @@ pub async fn publish_vpns(conn: &mut Conn, host: &HostName, address: Ipv4Addr) -
 ///
 /// # Errors
 /// [`DbError::Unavailable`].
-pub async fn publish_router(
-    conn: &mut Conn,
-    id: NetworkId,
-    host: &HostName,
-    router: Ipv6Addr,
-) -> Result<(), DbError> {
+pub async fn publish_router(conn: &mut Conn, id: NetworkId, host: &HostName, router: Ipv6Addr) -> Result<(), DbError> {
     conn.execute(PUBLISH_ROUTER, &[router.to_string().into(), id.into(), host.into()]).await.map(drop)
 }
 
@@ -156,6 +152,15 @@ pub async fn publish_router(
 /// [`DbError::Unavailable`]: then nothing may be concluded.
 pub async fn on_host(conn: &mut Conn, host: &HostName) -> Result<Vec<Network>, DbError> {
     many(conn, " and host = ?", &[host.into()]).await
+}
+
+/// The networks in which instances of `host` have addresses, whatever state they are in.
+///
+/// # Errors
+/// [`DbError::Unavailable`]: then nothing may be concluded.
+pub async fn with_guests_on(conn: &mut Conn, host: &HostName) -> Result<BTreeSet<NetworkId>, DbError> {
+    let rows = conn.all(WITH_GUESTS_ON, &[host.into()]).await?;
+    rows.iter().map(|row| Ok(NetworkId::from_row(row.get("id")?))).collect()
 }
 
 /// Lets go of all networks, so that another host may serve them at once.
@@ -199,7 +204,7 @@ fn network(row: &Row) -> Result<Network, DbError> {
         gateway: row.parse("gateway")?,
         dhcp_start: row.parse("dhcp_start")?,
         dns: row.parse_some::<Ipv4Addr>("dns")?,
-        vlan: vlan.map(|tag| Vlan::try_from(tag).map_err(|_| corrupt(tag))).transpose()?,
+        vlan: vlan.map(|tag| Tag::try_from(tag).map_err(|_| corrupt(tag))).transpose()?,
         vpn_private_address: row.parse_some("vpn_private_address")?,
         vpn_public_address: row.parse_some("vpn_public_address")?,
         vpn_public_port: row.narrow_some("vpn_public_port")?,
@@ -227,6 +232,8 @@ const PUBLISH_VPNS: &str = "update networks set vpn_public_address = ?, updated_
      and vpn_private_address is not null and vpn_public_address is null and project_id is not null and deleted = false";
 const PUBLISH_ROUTER: &str =
     "update networks set ra_server = ?, updated_at = {now} where id = ? and host = ? and deleted = false";
+const WITH_GUESTS_ON: &str = "select distinct f.network_id as id from fixed_ips f \
+     join instances i on i.id = f.instance_id where i.host = ? and i.deleted = false and f.deleted = false";
 const LET_GO: &str = "update networks set lease_until = null, updated_at = {now} where host = ? and deleted = false";
 const LOCK: &str = "select id from networks where id = ? and deleted = false {for_update}";
 const DELETE_ADDRESSES: &str = "update fixed_ips set deleted = true, deleted_at = {now} \

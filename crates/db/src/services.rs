@@ -1,6 +1,7 @@
 //! Daemons: who reports, who may call himself what.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use nova_types::HostName;
 use nova_types::service::Service;
@@ -11,8 +12,11 @@ use crate::error::{DbError, Unique};
 use crate::row::Row;
 use crate::value::Value;
 
+mod addresses;
 #[cfg(test)]
 mod tests;
+
+pub use addresses::{Addresses, addresses};
 
 /// Reports that a `binary` lives of which there may be several on `host`, and makes its row when there is none: in `zone`, disabled unless `enable_new`.
 ///
@@ -48,6 +52,8 @@ pub struct Claim {
     pub zone: String,
     /// Whether a new row takes part at once.
     pub enable_new: bool,
+    /// Where other hosts reach this one, if the program carries frames between guests.
+    pub address: Option<Ipv4Addr>,
     /// The installation that asks. It may have a name again at once, for it runs one such program at a time; others
     /// wait until the lease is over.
     pub holder: String,
@@ -110,6 +116,7 @@ pub async fn acquire(conn: &mut Conn, claim: &Claim) -> Result<(), ClaimError> {
         claim.holder.as_str().into(),
         claim.lease_seconds.into(),
         claim.zone.as_str().into(),
+        claim.address.into(),
         claim.binary.into(),
         names(claim),
         claim.holder.as_str().into(),
@@ -219,7 +226,7 @@ const LIST: &str = concat!(select!(), " order by host, \"binary\"");
 const THERE: &str = "select host from services where \"binary\" = ? and host in (?..) and deleted = false";
 const INSERT_MANY: &str = "insert into services (host, \"binary\", topic, availability_zone, disabled)";
 const ACQUIRE: &str = "update services set holder = ?, epoch = epoch + 1, lease_until = {now+?}, availability_zone = ?, \
-     report_count = report_count + 1, updated_at = {now} where \"binary\" = ? and host in (?..) and deleted = false \
+     address = ?, report_count = report_count + 1, updated_at = {now} where \"binary\" = ? and host in (?..) and deleted = false \
      and (lease_until is null or lease_until <= {now} or holder = ?)";
 const HELD: &str = "select host, {age:lease_until} as past from services where \"binary\" = ? and host in (?..) \
      and deleted = false and holder <> ? and lease_until > {now} order by host limit 1";

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use nova_types::{
     GroupName, HostName, ImageId, InstanceId, KeyName, KeyPairId, Mac, NetworkId, ProjectId, ReservationId,
-    SecurityGroupId, UserId, Vlan,
+    SecurityGroupId, Tag, UserId,
 };
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
@@ -102,7 +102,7 @@ from! {
     NetworkId      => Int,  NetworkId::row;
     SecurityGroupId => Int, SecurityGroupId::row;
     KeyPairId      => Int,  KeyPairId::row;
-    Vlan           => Int,  |v: Vlan| i32::from(v.number());
+    Tag            => Int,  |v: Tag| v.number().cast_signed();
     bool           => Bool, |v| v;
     OffsetDateTime => Time, |v| v;
 }

@@ -99,6 +99,10 @@ points! {
     RebootRecording          = "reboot.recording",
     RebootRecorded           = "reboot.recorded",
 
+    // An interface is there and does not say yet whose it is.
+    LinkBridgeMade           = "link.bridge-made",
+    LinkSegmentMade          = "link.segment-made",
+
     ImageNamed               = "image.named",
     ImageCopying             = "image.copying",
     ImageCopied              = "image.copied",

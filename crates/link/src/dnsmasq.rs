@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `nova-<bridge>.pid` | written by dnsmasq |
 //! | `nova-<bridge>.hosts/<instance>` | one guest's address; dnsmasq notices new files by itself |
-//! | `nova-<bridge>.leases` | what `nova-dhcpbridge init` prints |
+//! | `nova-<bridge>.leases` | what `nova-dhcpbridge init` prints when a server starts; between starts up to ten seconds old |
 //! | `nova-<bridge>.ra` | the pid of the process that advertises IPv6, where it is on |
 //!
 //! A server outlives us. After a restart of ours it is found again by pid, arguments and start time.
@@ -13,6 +13,7 @@ mod advertise;
 #[cfg(feature = "fake")]
 mod fake;
 mod files;
+mod leases;
 mod server;
 
 use std::net::Ipv4Addr;
@@ -21,8 +22,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
-use nova_types::Prefix64;
 use nova_types::network::DhcpHost;
+use nova_types::{InstanceId, Prefix64};
 
 #[cfg(feature = "fake")]
 pub use fake::{FakeDhcpServers, dhcp_servers_contract};
@@ -46,6 +47,15 @@ pub trait DhcpServers: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`DhcpError::File`] or [`DhcpError::Run`].
     async fn set_hosts(&self, network: &DhcpNetwork, hosts: &[DhcpHost]) -> Result<usize, DhcpError>;
+
+    /// Changes some hosts of a network and leaves the others as they are, unlooked at. Returns how many entries changed.
+    ///
+    /// A new host is known to the server at once, one that is different, or has the address of one that is gone, within a
+    /// second of the next call, and that one is gone within ten; so call it again, if with no change.
+    ///
+    /// # Errors
+    /// [`DhcpError::NotSet`] before the first [`set_hosts`](Self::set_hosts), and after anything failed; else as there.
+    async fn change_hosts(&self, network: &DhcpNetwork, change: &DhcpChange) -> Result<usize, DhcpError>;
 
     /// Stops a network's server and removes its files; there may be none.
     ///
@@ -75,6 +85,8 @@ pub struct DhcpNetwork {
     pub first: Ipv4Addr,
     /// The domain of guests' names.
     pub domain: String,
+    /// The MTU that guests are told; none where Ethernet's is right.
+    pub mtu: Option<u32>,
     /// How long an address is lent.
     pub lease: Duration,
     /// Where names are looked up, instead of at the servers in `/etc/resolv.conf`.
@@ -83,6 +95,15 @@ pub struct DhcpNetwork {
     pub script: PathBuf,
     /// The flag file that it reads.
     pub flag_file: Option<PathBuf>,
+}
+
+/// A change to some hosts of a network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DhcpChange {
+    /// What is new or different; each entry replaces the one of the same instance.
+    pub set: Vec<DhcpHost>,
+    /// The instances that no longer have an address there.
+    pub gone: Vec<InstanceId>,
 }
 
 /// What was done about a server.
@@ -110,6 +131,9 @@ pub enum DhcpError {
         #[source]
         source: std::io::Error,
     },
+    /// A change came before all hosts of the network.
+    #[error("the hosts of {0} were not yet told")]
+    NotSet(String),
     /// dnsmasq could not be started or signalled.
     #[error("running dnsmasq for {bridge}")]
     Run {

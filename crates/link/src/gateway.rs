@@ -23,7 +23,7 @@ use crate::nft::expr::{
     accept, concat, ct_original, ct_state, ct_status, dnat, drop, field, goto, is, meta, one_of, ports, prefix,
     redirect, snat, text,
 };
-use crate::nft::{Chain, Hook, Nft, Rule, Table, TableName, diff};
+use crate::nft::{Chain, Hook, Nft, Rule, Table, TableName, delete_table, diff};
 
 pub use crate::nft::FirewallError;
 
@@ -46,6 +46,12 @@ pub trait NetworkFirewall: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`FirewallError`]; what was there then still holds.
     async fn ensure(&self, wanted: &Gateway) -> Result<usize, FirewallError>;
+
+    /// Removes all rules of a network host, as where it is one no longer. Returns whether there were any.
+    ///
+    /// # Errors
+    /// [`FirewallError`]; what was there then still holds.
+    async fn clear(&self) -> Result<bool, FirewallError>;
 }
 
 /// Everything that the firewall of a network host depends on.
@@ -126,6 +132,18 @@ impl NetworkFirewall for KernelNetworkFirewall {
         }
         Ok(commands.len())
     }
+
+    async fn clear(&self) -> Result<bool, FirewallError> {
+        let _turn = self.doomed.lock().await;
+        let mut commands = Vec::new();
+        for table in [NAT, FILTER] {
+            if self.nft.list(table).await?.is_some() {
+                commands.push(delete_table(table));
+            }
+        }
+        self.nft.apply(&commands).await?;
+        Ok(!commands.is_empty())
+    }
 }
 
 /// A firewall in memory.
@@ -151,6 +169,10 @@ impl NetworkFirewall for FakeNetworkFirewall {
         let old = applied.replace(wanted.clone());
         let count = |name, found: Option<Table>, wanted| diff(name, found.as_ref(), &wanted).len();
         Ok(count(NAT, old.as_ref().map(nat), nat(wanted)) + count(FILTER, old.as_ref().map(filter), filter(wanted)))
+    }
+
+    async fn clear(&self) -> Result<bool, FirewallError> {
+        Ok(self.applied.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().is_some())
     }
 }
 
@@ -186,6 +208,9 @@ pub async fn network_firewall_contract(firewall: &dyn NetworkFirewall) {
     wanted.networks.clear();
     assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
     assert_eq!(firewall.ensure(&wanted).await.unwrap(), 0);
+    assert!(firewall.clear().await.unwrap(), "what translates nothing is still there");
+    assert!(!firewall.clear().await.unwrap());
+    assert_ne!(firewall.ensure(&wanted).await.unwrap(), 0);
 }
 
 /// One network, as the guide makes it.

@@ -8,6 +8,7 @@
 #[cfg(feature = "fake")]
 mod fake;
 mod family;
+mod judge;
 mod kernel;
 mod rules;
 mod tables;
@@ -30,6 +31,14 @@ pub trait GuestFirewall: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`FirewallError`]; what was there then still holds.
     async fn ensure(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError>;
+
+    /// Makes the rules of this host exactly these by what differs from what was last applied, of which the kernel is not
+    /// asked: one transaction whose cost does not grow with what stays. What others changed meanwhile stays, too, until
+    /// the next [`ensure`](Self::ensure), unless the transaction does not fit it; then, and the first time, this is one.
+    ///
+    /// # Errors
+    /// As of [`ensure`](Self::ensure).
+    async fn advance(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError>;
 
     /// Sets the guests, groups and members that are named, and forgets those that are gone; the rest stays as it is.
     ///

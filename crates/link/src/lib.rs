@@ -1,5 +1,6 @@
 //! Where Nova meets the kernel's network: bridges and addresses ([`links`]) as each manager wants them ([`carrier`]),
-//! the firewalls of compute hosts ([`guests`]) and of network hosts ([`gateway`]), and dnsmasq ([`dnsmasq`]).
+//! VXLANs between hosts ([`tunnels`]), the firewalls of compute hosts ([`guests`]) and of network hosts ([`gateway`]), and
+//! dnsmasq ([`dnsmasq`]).
 //!
 //! Each is a small trait with the real thing and, behind feature `fake`, one in memory that keeps the same contract.
 //! Every call compares with what is there and changes only what differs, so a restart changes no packet's path.
@@ -9,10 +10,12 @@ mod conntrack;
 pub mod dnsmasq;
 pub mod gateway;
 pub mod guests;
+mod icmp6;
 pub mod links;
 mod machine;
 mod nft;
 mod sysctl;
+pub mod tunnels;
 
 pub use machine::{MachineError, check_machine, may_change_network};
 pub use sysctl::{SettingError, forward_ipv6_packets, forward_packets};

@@ -3,6 +3,7 @@
 mod announce;
 #[cfg(feature = "fake")]
 mod fake;
+pub(crate) mod flood;
 mod kernel;
 mod migrate;
 mod segments;
@@ -11,14 +12,17 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use async_trait::async_trait;
 use ipnet::{Ipv4Net, Ipv6Net};
-use nova_types::Vlan;
 use nova_types::net::is_interface_name;
+use nova_types::{Tag, Vlan, VlanRange};
 
 #[cfg(feature = "fake")]
 pub use fake::{FakeLinks, links_contract, segments_contract};
 pub use kernel::KernelLinks;
 
 use crate::SettingError;
+
+/// What the names of VXLANs begin with.
+pub(crate) const VXLAN: &str = "vxlan";
 
 /// What Nova asks of this machine's interfaces. Every call is idempotent.
 #[async_trait]
@@ -44,7 +48,7 @@ pub trait Links: Send + Sync + std::fmt::Debug {
     /// One that we made with other settings is made anew.
     ///
     /// # Errors
-    /// [`LinkError::NoInterface`] when what it is to be on is missing, [`LinkError::Unsupported`] when the kernel does not
+    /// [`LinkError::NoInterface`] or [`LinkError::NoAddress`] when what it is to be on is missing, [`LinkError::Unsupported`] when the kernel does not
     /// know its kind, [`LinkError::Taken`] when something else has its name; other [`LinkError`]s.
     async fn ensure_segment(&self, segment: &Segment) -> Result<bool, LinkError>;
 
@@ -109,14 +113,22 @@ pub enum Segment {
         /// The tag of its frames.
         tag: Vlan,
     },
+    /// A VXLAN over the addresses of hosts. What it floods to is said of it later: see [`crate::tunnels`].
+    Vxlan {
+        /// The address of this machine that its frames come from.
+        local: Ipv4Addr,
+        /// Its number: the VNI.
+        vni: Tag,
+    },
 }
 
 impl Segment {
-    /// Its interface: `vlan<tag>`, as in old Nova.
+    /// Its interface: `vlan<tag>`, as in old Nova, or `vxlan<vni>`.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
             Self::Vlan { tag, .. } => format!("vlan{}", tag.number()),
+            Self::Vxlan { vni, .. } => format!("{VXLAN}{}", vni.number()),
         }
     }
 }
@@ -165,6 +177,15 @@ pub enum LinkError {
     /// No such interface.
     #[error("there is no interface {0}")]
     NoInterface(String),
+    /// No interface has the address.
+    #[error("no interface has the address {0}")]
+    NoAddress(Ipv4Addr),
+    /// The number is none of a VLAN.
+    #[error(transparent)]
+    NoVlan(#[from] VlanRange),
+    /// It is not known which hosts a network would lead to.
+    #[error("the other hosts are not known yet")]
+    NoPeers,
     /// The name cannot be an interface's.
     #[error("{0:?} cannot be the name of an interface")]
     Name(String),

@@ -63,7 +63,9 @@ async fn check_programs(runner: &dyn Runner, manager: Option<ManagerKind>) -> Re
     let dnsmasq = async {
         match manager {
             None | Some(ManagerKind::Flat) => Ok(()),
-            Some(ManagerKind::FlatDhcp | ManagerKind::Vlan) => check("dnsmasq", "dnsmasq-base").await,
+            Some(ManagerKind::FlatDhcp | ManagerKind::Vlan | ManagerKind::Vxlan) => {
+                check("dnsmasq", "dnsmasq-base").await
+            }
         }
     };
     tokio::try_join!(check("nft", "nftables"), dnsmasq).map(|_| ())

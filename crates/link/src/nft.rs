@@ -13,7 +13,7 @@ use nftables::schema::SetType;
 use nftables::stmt::Statement;
 use nftables::types::{NfChainType, NfFamily, NfHook};
 
-pub(crate) use diff::{Command, diff};
+pub(crate) use diff::{Command, delete_table, diff};
 pub(crate) use kernel::Nft;
 
 /// What stops the firewall from being as it should.

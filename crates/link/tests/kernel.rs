@@ -7,12 +7,20 @@
     reason = "helpers of tests are not told apart from production code"
 )]
 
+#[path = "kernel/bridges.rs"]
+mod bridges;
 #[path = "kernel/floating.rs"]
 mod floating;
+#[path = "kernel/groups.rs"]
+mod groups;
 #[path = "kernel/ipv6.rs"]
 mod ipv6;
+#[path = "kernel/many.rs"]
+mod many;
 #[path = "kernel/namespace.rs"]
 mod namespace;
+#[path = "kernel/vxlan.rs"]
+mod vxlan;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -30,7 +38,7 @@ use nova_link::links::{Bridge, KernelLinks, LinkError, Links, links_contract, se
 use nova_run::{Command, Host, Runner};
 use nova_types::rule::{Icmp, Ports, Rule, Source, Traffic};
 use nova_types::security_group::{GroupMembers, GroupRules, HostFirewall};
-use nova_types::{InstanceId, SecurityGroupId, Vlan};
+use nova_types::{InstanceId, SecurityGroupId, Tag};
 
 const GATEWAY: &str = "10.9.0.1/24";
 const TELNET: u16 = 23;
@@ -90,7 +98,7 @@ fn a_network_reaches_other_hosts_by_its_vlan_and_no_other() {
         for number in [100_u8, 101] {
             let address = format!("10.{number}.0.1/24").parse().unwrap();
             let bridge = Bridge { name: format!("br{number}"), address: Some(address), address6: None, mtu: None };
-            let tag = Some(Vlan::try_from(i64::from(number)).unwrap());
+            let tag = Some(Tag::try_from(i64::from(number)).unwrap());
             match carrier.ensure(&KernelLinks, &bridge, tag).await {
                 Err(missing @ LinkError::Unsupported { .. }) => {
                     println!("skipped a_network_reaches_other_hosts_by_its_vlan_and_no_other: {missing}");
@@ -114,20 +122,6 @@ fn a_network_reaches_other_hosts_by_its_vlan_and_no_other() {
         let left = sh("ip -br link").await;
         assert!(left.contains("vlan100@trunk") && !left.contains("vlan101") && !left.contains("br101"), "{left}");
         assert!(namespace::host_pings(far(100)).await, "the other stays");
-    });
-}
-
-#[test]
-fn a_bridge_of_ours_is_quiet_and_keeps_its_hardware_address() {
-    in_namespace("a_bridge_of_ours_is_quiet_and_keeps_its_hardware_address", async || {
-        bridge().await;
-        let shown = sh("ip -d link show br9; cat /proc/sys/net/ipv6/conf/br9/disable_ipv6").await;
-        for part in ["forward_delay 0 ", "stp_state 0 ", "link/ether 06:6e:0a:09:00:01 ", "alias nova\n1"] {
-            assert!(shown.replace("    ", "").contains(part), "{part} in {shown}");
-        }
-        sh("ip link add port type veth peer name other; ip link set port address 00:00:00:00:00:05 master br9 up")
-            .await;
-        assert!(sh("ip link show br9").await.contains("06:6e:0a:09:00:01"));
     });
 }
 
@@ -262,24 +256,6 @@ fn guests_of_a_project_reach_each_other_only_under_the_flag() {
         firewall(true).ensure(&wanted).await.unwrap();
         assert!(one.pings(two.address).await, "the same project");
         assert!(!namespace::host_pings(two.address).await, "not the whole range, as in old Nova");
-    });
-}
-
-#[test]
-fn a_revoked_rule_ends_open_connections() {
-    in_namespace("a_revoked_rule_ends_open_connections", async || {
-        bridge().await;
-        let (one, two) = (Guest::start(3).await, Guest::start(4).await);
-        two.listen(TELNET).await;
-        let firewall = firewall(false);
-        let wanted = whole(&[&one, &two], vec![group(1, &[(tcp(TELNET), Source::EVERYONE)])]);
-        firewall.ensure(&wanted).await.unwrap();
-        let mut talk = one.talk(two.address, TELNET).await;
-        assert!(talk.echoes("before").await);
-        let set = HostFirewall { groups: vec![group(1, &[])], ..HostFirewall::default() };
-        let changed = firewall.change(&FirewallChange { set, gone: Vec::new() }).await.unwrap();
-        assert!(changed.forgotten >= 1, "{changed:?}");
-        assert!(!talk.echoes("after").await, "the connection goes on although its rule is gone");
     });
 }
 
@@ -497,6 +473,7 @@ fn dhcp_network(folder: &Path) -> DhcpNetwork {
         first: Ipv4Addr::new(10, 9, 0, 2),
         domain: "novalocal".into(),
         lease: Duration::from_secs(120),
+        mtu: None,
         name_server: None,
         script: namespace::script(folder),
         flag_file: None,

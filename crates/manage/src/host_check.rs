@@ -5,7 +5,7 @@
 mod domains;
 mod floating;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,8 +25,12 @@ use nova_types::{HostName, ImageId, InstanceId};
 use crate::check::Leak;
 use crate::context::Context;
 
-/// Tables of ours, and the daemon without which they are left over.
-const TABLES: [(&str, &str); 2] = [("nova_compute", "nova-compute"), ("nova_network", "nova-network")];
+/// Tables of ours, and the daemons without any of which they are left over.
+const TABLES: [(&str, &[&str]); 3] = [
+    ("nova_compute", &["nova-compute"]),
+    ("nova_network", &["nova-network"]),
+    ("nova_vxlan", &["nova-compute", "nova-network"]),
+];
 
 const OBJECT_STORE: &str = "nova-objectstore";
 
@@ -57,6 +61,8 @@ struct World {
     guests: BTreeSet<InstanceId>,
     /// Guests that libvirt knows, where it could be asked.
     domains: Option<BTreeSet<InstanceId>>,
+    /// Guests that are network namespaces, and the names of those.
+    namespaces: BTreeMap<InstanceId, String>,
     taps: Vec<(String, Option<String>)>,
     own_bridges: Vec<String>,
     /// What addresses these have.
@@ -129,7 +135,11 @@ impl World {
         let folders = InstanceFolders::new(instances_path);
         let store = ImageStore::new(images_path);
         let dnsmasq = Dnsmasq::new(Arc::clone(runner), &cx.config.network.networks_path);
-        let mut world = Self { guests: domains::processes(runner.as_ref(), instances_path), ..Self::default() };
+        let mut world = Self {
+            guests: domains::processes(runner.as_ref(), instances_path),
+            namespaces: domains::namespaces(instances_path),
+            ..Self::default()
+        };
         let mut blind = Vec::new();
         if under_libvirt {
             match domains::defined(&cx.config.compute, runner).await {
@@ -203,6 +213,10 @@ fn compare(world: &World, wanted: &Wanted, networks_path: &Path) -> Vec<Leak> {
     for (tap, _) in world.taps.iter().filter(|(t, b)| on_our_bridge(b) && !taps_wanted.contains(t)) {
         leak("W3", format!("the interface {tap} is of no instance of this host"), format!("ip link delete {tap}"));
     }
+    for (id, name) in world.namespaces.iter().filter(|(id, _)| !wanted.instances.contains(id)) {
+        let mend = format!("ip netns pids {name} | xargs -r kill; ip netns delete {name}");
+        leak("W3", format!("the namespace {name} is of {id}, which is not here"), mend);
+    }
     for bridge in world.own_bridges.iter().filter(|b| !wanted.bridges.contains(*b)) {
         leak("W3", format!("the bridge {bridge} is of no network"), format!("ip link delete {bridge}"));
     }
@@ -219,9 +233,9 @@ fn compare(world: &World, wanted: &Wanted, networks_path: &Path) -> Vec<Leak> {
         leak("W4", what, "systemctl restart nova-network".to_owned());
     }
     for (family, table) in &world.tables {
-        let daemon = TABLES.iter().find(|(name, _)| name == table).map(|(_, daemon)| *daemon);
-        if daemon.is_some_and(|d| !wanted.daemons.contains(d)) {
-            let what = format!("the firewall table {family} {table} is there, and no {}", daemon.unwrap_or_default());
+        let makers = TABLES.iter().find(|(name, _)| name == table).map_or(&[][..], |(_, makers)| *makers);
+        if !makers.iter().any(|maker| wanted.daemons.contains(*maker)) {
+            let what = format!("the firewall table {family} {table} is there, and no {}", makers.join(" or "));
             leak("W6", what, format!("nft delete table {family} {table}"));
         }
     }
@@ -291,6 +305,7 @@ mod tests {
             folders: vec![(id, "/i/instance-0000000a".into())],
             guests: [id].into(),
             domains: Some([id].into()),
+            namespaces: [(id, "nova-ec2-0000000a".to_owned())].into(),
             taps: vec![("tap0000000a".into(), Some("br100".into())), ("tap0000000b".into(), Some("docker0".into()))],
             own_bridges: vec!["br100".into()],
             addresses: [("br100".to_owned(), Ipv4Addr::new(10, 0, 0, 1))].into(),
@@ -322,9 +337,9 @@ mod tests {
         assert_eq!(twice.what, "br100 has the gateway's address 10.0.0.1, and another host serves that network");
         wanted.gateways_elsewhere.clear();
         wanted.instances.clear();
-        assert_eq!(compare(&world, &wanted, Path::new("/n")).len(), 3, "guest, folder and tap");
+        assert_eq!(compare(&world, &wanted, Path::new("/n")).len(), 4, "guest, folder, tap and namespace");
         wanted.elsewhere = [InstanceId::new(10)].into();
-        assert_eq!(compare(&world, &wanted, Path::new("/n")).len(), 2, "its disks may be the only copy");
+        assert_eq!(compare(&world, &wanted, Path::new("/n")).len(), 3, "its disks may be the only copy");
     }
 
     #[test]
@@ -344,6 +359,8 @@ mod tests {
               virsh destroy instance-0000000a; virsh undefine instance-0000000a
             W2 /i/instance-0000000a is the folder of i-0000000a, which is not here
               rm -r /i/instance-0000000a
+            W3 the namespace nova-ec2-0000000a is of i-0000000a, which is not here
+              ip netns pids nova-ec2-0000000a | xargs -r kill; ip netns delete nova-ec2-0000000a
             W3 the bridge br100 is of no network
               ip link delete br100
             W3 vlan100 carries no network

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use ipnet::{Ipv4Net, Ipv6Net};
 use nova_db::{DbError, networks, transaction};
-use nova_types::network::{ManagerKind, Network, NetworkPlan};
+use nova_types::network::{Network, NetworkPlan};
 use nova_types::plan::{self, Request};
 
 use crate::context::{Context, given};
@@ -22,7 +22,7 @@ pub(crate) enum Action {
         num_networks: Option<String>,
         /// Addresses in each, rounded up to a power of two [default: --network_size]
         network_size: Option<String>,
-        /// First VLAN [default: --vlan_start]
+        /// First VLAN, or VNI under VxlanManager [default: --vlan_start]
         vlan_start: Option<String>,
         /// First VPN port [default: --vpn_start]
         vpn_start: Option<String>,
@@ -76,8 +76,8 @@ fn request(
     if range != range.trunc() {
         cx.note(format_args!("{range} begins inside its range; taking {}.", range.trunc()));
     }
-    // The default of the flag suits VLANs. A flat bridge carries one network.
-    let usual = if flags.network_manager == ManagerKind::Vlan { flags.num_networks } else { 1 };
+    // The default of the flag suits networks of projects. A flat bridge carries one network.
+    let usual = if flags.network_manager.is_per_project() { flags.num_networks } else { 1 };
     Ok(Request {
         manager: flags.network_manager,
         range: range.trunc(),
@@ -158,10 +158,14 @@ fn collision(plans: &[NetworkPlan], there: &[Network]) -> Option<String> {
             return Some(format!("{} would be on {}, which carries {}", plan.cidr, plan.bridge, old.cidr));
         }
         if let Some(old) = there.iter().find(|old| plan.vlan.is_some() && old.vlan == plan.vlan) {
-            return Some(format!("{} would have the VLAN of {}; give another first VLAN", plan.cidr, old.cidr));
+            let what = "the VLAN or VNI";
+            return Some(format!("{} would have {what} of {}; give another first one", plan.cidr, old.cidr));
         }
         if let Some(old) = there.iter().find(|old| plan.prefix6.is_some() && old.prefix6 == plan.prefix6) {
-            return Some(format!("{} would have the prefix of IPv6 of {}; give another range of IPv6", plan.cidr, old.cidr));
+            return Some(format!(
+                "{} would have the prefix of IPv6 of {}; give another range of IPv6",
+                plan.cidr, old.cidr
+            ));
         }
         let port = plan.vpn_public_port;
         if let Some(old) = there.iter().find(|old| port.is_some() && old.vpn_public_port == port) {

@@ -30,6 +30,9 @@ pub enum NetworkError {
     /// A bridge or an address.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The way to other hosts.
+    #[error(transparent)]
+    Mesh(#[from] nova_link::tunnels::MeshError),
     /// Nowhere to bind floating addresses.
     #[error("there is no default route, so floating addresses need --public_interface")]
     NoPublicInterface,

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use nova_db::services::Addresses;
 use nova_db::{Db, fixed_ips, networks, transaction};
-use nova_link::carrier::remove_unused;
+use nova_link::carrier::{Carrier, remove_unused};
 use nova_link::dnsmasq::Server;
 use nova_link::gateway::Gateway;
 use nova_link::links::{Link, LinkKind};
@@ -18,6 +19,7 @@ use crate::floating::Floating;
 use crate::plan::{Plan, Served, gateway, in_use, plan};
 use crate::settings::Settings;
 use crate::spool::{self, LeaseKind};
+use crate::told::Told;
 use crate::{Machine, NetworkError};
 
 /// How long networks stay ours when we fall silent; then another host may serve them.
@@ -37,7 +39,13 @@ pub(crate) struct NetworkHost {
     complete: bool,
     claimed: Option<Instant>,
     firewall: Option<(Gateway, Instant)>,
+    /// Whether what a former process translated is gone, and when that was last tried.
+    exposed: Option<(bool, Instant)>,
     floating: Floating,
+    /// The other hosts, and the MTU that is left on the way to them.
+    addresses: Addresses,
+    mtu: Option<u32>,
+    told: Told,
     /// What was last said of a bridge, so that it is said once.
     complaints: BTreeMap<String, String>,
     /// Whether packets are forwarded already, and those of IPv6.
@@ -58,7 +66,11 @@ impl NetworkHost {
             complete: false,
             claimed: None,
             firewall: None,
+            exposed: None,
             floating: Floating::default(),
+            addresses: Addresses::default(),
+            mtu: None,
+            told: Told::default(),
             complaints: BTreeMap::new(),
             forwards,
             forwards6: forwards,
@@ -77,7 +89,12 @@ impl NetworkHost {
             noted => self.complain("leases", noted.err().map(|error| chain(&error).to_string())),
         }
         let rows = self.rows().await?;
-        let plan = plan(&rows, &self.settings);
+        let mut plan = plan(&rows, &self.settings);
+        match self.learn().await {
+            Err(error @ NetworkError::Db(_)) => return Err(error),
+            learned => self.complain("the way to other hosts", learned.err().map(|error| chain(&error).to_string())),
+        }
+        plan.served.values_mut().for_each(|served| served.dhcp.mtu = self.mtu);
         for id in &plan.crowded_out {
             let text = format!("Network {id} is not served: its bridge carries another network.");
             self.complain(&id.to_string(), Some(text));
@@ -93,6 +110,7 @@ impl NetworkHost {
         };
         self.complain("firewall", firewall.err().map(|error| chain(&error).to_string()));
         self.complain("floating addresses", bound.err().map(|error| chain(&error).to_string()));
+        self.told.read(&self.db, &plan).await?;
         for (bridge, served) in &plan.served {
             self.served.insert(bridge.clone(), served.clone());
             let outcome = self.serve(served).await;
@@ -122,6 +140,14 @@ impl NetworkHost {
             })?;
             spool::done(taken)?;
         }
+        Ok(())
+    }
+
+    /// Makes VXLANs lead to the hosts that there are, under `VxlanManager`.
+    async fn learn(&mut self) -> Result<(), NetworkError> {
+        let Some(mesh) = self.settings.carrier.mesh() else { return Ok(()) };
+        mesh.learn(&*self.machine.links, self.addresses.follow(&self.db).await?).await?;
+        self.mtu = Some(mesh.mtu().await?);
         Ok(())
     }
 
@@ -158,15 +184,16 @@ impl NetworkHost {
         }
         self.settings.carrier.ensure(&*self.machine.links, &served.bridge, served.tag).await?;
         self.publish_router(served).await?;
-        let hosts = fixed_ips::dhcp_hosts(&mut self.db.read().await?, served.id).await?;
-        let changed = self.machine.dhcp.set_hosts(&served.dhcp, &hosts).await?;
+        let changed = self.told.tell(&self.db, &*self.machine.dhcp, served).await?;
         if changed > 0 {
-            debug!(bridge, changed, hosts = hosts.len(), "DHCP hosts of {bridge} changed.");
+            debug!(bridge, changed, "DHCP hosts of {bridge} changed.");
         }
         match self.machine.dhcp.ensure(&served.dhcp).await? {
             Server::Running => {}
             outcome @ (Server::Started | Server::Restarted) => {
                 debug!(bridge, ?outcome, "The DHCP server of {bridge} was not as it should be.");
+                // Whoever ended it may have been at its files, too.
+                self.told.forget(served.id);
             }
         }
         Ok(())
@@ -199,8 +226,11 @@ impl NetworkHost {
         public: &BTreeMap<Ipv4Addr, Ipv4Addr>,
         left: bool,
     ) -> Result<(), NetworkError> {
+        if self.settings.carrier == Carrier::ByHand {
+            return self.expose().await;
+        }
         let wanted = gateway(plan, &self.settings, public);
-        // Under FlatManager, and before the first network, the host's packets are none of our business.
+        // Before the first network the host's packets are none of our business.
         let idle = wanted.networks.is_empty() && self.firewall.is_none() && !left;
         let fresh = |(last, at): &(Gateway, Instant)| *last == wanted && at.elapsed() < COMPARE;
         if idle || self.firewall.as_ref().is_some_and(fresh) {
@@ -211,6 +241,20 @@ impl NetworkHost {
             info!(commands, networks = wanted.networks.len(), "The firewall of this network host changed.");
         }
         self.firewall = Some((wanted, Instant::now()));
+        Ok(())
+    }
+
+    /// Under FlatManager the host's packets are none of our business. A former process may have had another manager, and
+    /// what it left would go on translating.
+    async fn expose(&mut self) -> Result<(), NetworkError> {
+        if self.exposed.is_some_and(|(clear, at)| clear || at.elapsed() < COMPARE) {
+            return Ok(());
+        }
+        self.exposed = Some((false, Instant::now()));
+        if self.machine.firewall.clear().await? {
+            info!("Removed the firewall of this network host: under FlatManager it has none.");
+        }
+        self.exposed = Some((true, Instant::now()));
         Ok(())
     }
 

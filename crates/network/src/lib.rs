@@ -9,7 +9,9 @@ mod host;
 mod plan;
 mod settings;
 pub mod spool;
+mod told;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use nova_db::Db;
 use nova_link::dnsmasq::{DhcpServers, Dnsmasq, FakeDhcpServers};
 use nova_link::gateway::{FakeNetworkFirewall, KernelNetworkFirewall, NetworkFirewall};
 use nova_link::links::{FakeLinks, KernelLinks, Links};
+use nova_link::tunnels::{KernelTunnels, Tunnels};
 use nova_run::Runner;
 use nova_service::{Hint, Holder, Membership, Ready, Stop, Ticks, Turn};
 use nova_wire::Topic;
@@ -55,6 +58,8 @@ pub struct Parts {
 pub struct Machine {
     /// Bridges and addresses.
     pub links: Arc<dyn Links>,
+    /// What leads to other hosts, under `VxlanManager`.
+    pub tunnels: Arc<dyn Tunnels>,
     /// Translation and protection.
     pub firewall: Arc<dyn NetworkFirewall>,
     /// DHCP servers.
@@ -70,16 +75,25 @@ impl Machine {
     /// [`NetworkError::Machine`] says what is missing.
     pub async fn of(runner: Arc<dyn Runner>, config: &NetworkConfig) -> Result<Self, NetworkError> {
         if config.network.fake_network {
-            return Ok(Self::simulated());
+            return Ok(Self::simulated(config));
         }
         nova_link::check_machine(&*runner, Some(config.network.network_manager)).await?;
         Ok(Self::real(runner, config))
     }
 
     /// One in memory, for simulated guests: the real machine's network is left alone.
-    pub fn simulated() -> Self {
+    pub fn simulated(config: &NetworkConfig) -> Self {
+        let links = Arc::new(FakeLinks::default());
+        if config.network.network_manager.is_per_project() {
+            let address = match config.common.my_ip {
+                IpAddr::V4(address) => Some(address.into()),
+                IpAddr::V6(_) => None,
+            };
+            links.plug(&config.network.vlan_interface, address.into_iter().collect());
+        }
         Self {
-            links: Arc::new(FakeLinks::default()),
+            links: Arc::<FakeLinks>::clone(&links),
+            tunnels: links,
             firewall: Arc::new(FakeNetworkFirewall::default()),
             dhcp: Arc::new(FakeDhcpServers::default()),
             forwards: false,
@@ -90,6 +104,7 @@ impl Machine {
     pub fn real(runner: Arc<dyn Runner>, config: &NetworkConfig) -> Self {
         Self {
             links: Arc::new(KernelLinks),
+            tunnels: Arc::new(KernelTunnels::new(Arc::clone(&runner))),
             firewall: Arc::new(KernelNetworkFirewall::new(Arc::clone(&runner))),
             dhcp: Arc::new(Dnsmasq::new(runner, &config.network.networks_path)),
             forwards: true,
@@ -103,7 +118,7 @@ impl Machine {
 /// [`NetworkError::Address`] for a flag that cannot be followed; [`NetworkError::Bus`] when messages can never be listened to, [`NetworkError::Tenure`] when another is this host's
 /// nova-network. Everything else is tried again, and said in the log.
 pub async fn run(parts: Parts, stop: Stop) -> Result<(), NetworkError> {
-    let settings = Settings::of(&parts.config, parts.flag_file).await?;
+    let settings = Settings::of(&parts.config, parts.flag_file, Arc::clone(&parts.machine.tunnels)).await?;
     let (topic, host) = (Topic::Network, parts.config.common.host.to_string());
     let subscription = Subscription { topic, host, prefetch: PREFETCH };
     let hint = Hint::default();
@@ -116,6 +131,10 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), NetworkError> {
         binary: NetworkConfig::BINARY,
         zone: common.node_availability_zone,
         enable_new: common.enable_new_services,
+        address: match common.my_ip {
+            IpAddr::V4(address) if parts.machine.forwards => Some(address),
+            _ => None,
+        },
         holder: Holder::of(&common.state_path),
         interval: common.report_interval,
     };

@@ -9,7 +9,7 @@ use nova_link::dnsmasq::DhcpNetwork;
 use nova_link::gateway::{Gateway, GuestNetwork, Vpn};
 use nova_link::links::Bridge;
 use nova_types::network::Network;
-use nova_types::{NetworkId, Vlan};
+use nova_types::{NetworkId, Tag};
 
 use crate::settings::Settings;
 
@@ -18,7 +18,7 @@ use crate::settings::Settings;
 pub(crate) struct Served {
     pub(crate) id: NetworkId,
     pub(crate) bridge: Bridge,
-    pub(crate) tag: Option<Vlan>,
+    pub(crate) tag: Option<Tag>,
     /// What the row says of the router's address on the link.
     pub(crate) router6: Option<Ipv6Addr>,
     pub(crate) dhcp: DhcpNetwork,
@@ -50,7 +50,7 @@ pub(crate) fn plan(networks: &[Network], settings: &Settings) -> Plan {
     plan
 }
 
-/// Whether anybody may have guests there. Of the VLANs that were made, most may wait for their project.
+/// Whether anybody may have guests there. Of the VLANs and VXLANs that were made, most may wait for their project.
 pub(crate) const fn in_use(network: &Network) -> bool {
     network.vlan.is_none() || network.project.is_some()
 }
@@ -78,6 +78,7 @@ fn serve(network: &Network, settings: &Settings) -> Served {
             prefix6,
             first: dhcp_start,
             domain: settings.domain.clone(),
+            mtu: None,
             lease: settings.lease,
             name_server: settings.name_server,
             script: settings.script.clone(),
@@ -181,7 +182,7 @@ pub(crate) mod tests {
     #[test]
     fn a_vlan_is_served_once_a_project_has_it_and_its_vpn_is_forwarded_where_the_row_says() {
         let vlan = |project: Option<&str>, vpn: &str| Network {
-            vlan: Some(Vlan::try_from(100).unwrap()),
+            vlan: Some(Tag::try_from(100).unwrap()),
             project: project.map(|name| name.parse().unwrap()),
             vpn_private_address: Some(Ipv4Addr::new(10, 0, 0, 2)),
             vpn_public_address: Some(vpn.parse().unwrap()),
@@ -193,7 +194,7 @@ pub(crate) mod tests {
         for (address, port) in [("172.16.0.9", Some(1000)), ("172.16.0.7", None)] {
             let plan = plan(&[vlan(Some("acme"), address)], &settings());
             let served = &plan.served["br100"];
-            assert_eq!(served.tag.map(Vlan::number), Some(100));
+            assert_eq!(served.tag.map(Tag::number), Some(100));
             assert_eq!(served.guests.vpn.map(|vpn| vpn.port), port, "{address}");
             assert_eq!(served.guests.first_guest, Ipv4Addr::new(10, 0, 0, 2));
         }

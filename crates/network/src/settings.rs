@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use nova_config::NetworkConfig;
-use nova_link::carrier::Carrier;
+use nova_link::carrier::{Carrier, Wiring};
+use nova_link::tunnels::Tunnels;
 use nova_types::HostName;
 
 use crate::NetworkError;
@@ -36,7 +38,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) async fn of(config: &NetworkConfig, flag_file: Option<PathBuf>) -> Result<Self, NetworkError> {
+    pub(crate) async fn of(
+        config: &NetworkConfig,
+        flag_file: Option<PathBuf>,
+        tunnels: Arc<dyn Tunnels>,
+    ) -> Result<Self, NetworkError> {
         let flags = &config.network;
         let routing_source = match flags.routing_source_ip {
             IpAddr::V4(address) => address,
@@ -44,10 +50,16 @@ impl Settings {
                 return Err(NetworkError::Address { flag: "routing_source_ip", value: address.to_string() });
             }
         };
+        let wiring = Wiring {
+            manager: flags.network_manager,
+            flat_interface: flags.flat_interface.as_deref(),
+            vlan_interface: &flags.vlan_interface,
+            my_ip: config.common.my_ip,
+        };
         Ok(Self {
             host: config.common.host.clone(),
             ipv6: config.common.use_ipv6,
-            carrier: Carrier::of(flags.network_manager, flags.flat_interface.as_deref(), &flags.vlan_interface),
+            carrier: Carrier::of(wiring, tunnels)?,
             vpn: match flags.vpn_ip {
                 IpAddr::V4(address) => Some(address),
                 IpAddr::V6(_) => None,

@@ -74,6 +74,7 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), SchedulerError> {
         binary: SchedulerConfig::BINARY,
         zone: common.node_availability_zone.clone(),
         enable_new: common.enable_new_services,
+        address: None,
         holder: Holder::of(&common.state_path),
         interval: common.report_interval,
     };

@@ -4,6 +4,7 @@
 //! The right is a lease in the database. The installation that has it may take it again at once, after a crash; another
 //! must wait until it is given up or over.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use nova_db::services::{self, Claim, ClaimError};
@@ -36,6 +37,8 @@ pub struct Membership {
     pub zone: String,
     /// Whether a new row takes part at once: flag `--enable_new_services`.
     pub enable_new: bool,
+    /// Where other hosts reach this one, if the daemon carries frames between guests: flag `--my_ip`.
+    pub address: Option<Ipv4Addr>,
     /// The installation that it belongs to.
     pub holder: Holder,
     /// Flag `--report_interval`.
@@ -88,11 +91,11 @@ pub async fn enter(wanted: Membership, ready: &Ready, stop: &Stop) -> Result<Opt
 
 impl Tenure {
     fn new(wanted: Membership) -> Self {
-        let Membership { db, hosts, binary, zone, enable_new, holder, interval } = wanted;
+        let Membership { db, hosts, binary, zone, enable_new, address, holder, interval } = wanted;
         let lease = (interval * 3).as_secs().max(SHORTEST_LEASE);
         let lease_seconds = i32::try_from(lease).unwrap_or(i32::MAX);
         let holder = holder.as_str().to_owned();
-        Self { db, claim: Claim { hosts, binary, zone, enable_new, holder, lease_seconds }, interval }
+        Self { db, claim: Claim { hosts, binary, zone, enable_new, address, holder, lease_seconds }, interval }
     }
 
     async fn enter(&self, ready: &Ready) -> Result<(), TenureError> {

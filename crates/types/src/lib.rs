@@ -26,5 +26,5 @@ pub use ids::{
     ImageId, ImageKind, InstanceId, KeyPairId, NetworkId, ParseIdError, ReservationId, SecurityGroupId, VolumeId,
 };
 pub use names::{GroupName, HostName, KeyName, NameError, ProjectId, UserId};
-pub use net::{Mac, Vlan};
+pub use net::{Mac, Tag, Vlan, VlanRange};
 pub use net6::Prefix64;

@@ -86,6 +86,50 @@ impl TryFrom<i64> for Vlan {
     }
 }
 
+/// What tells the frames of one network from those of others between hosts: the tag of a VLAN, or the number of a VXLAN
+/// (its VNI), 1 to 2^24 - 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(u32);
+
+/// A number that tells no network from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the number of a VXLAN is 1 to 16777215, not {0}")]
+pub struct TagRange(pub i64);
+
+impl Tag {
+    /// Returns the number.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Tag {
+    type Error = TagRange;
+
+    fn try_from(number: i64) -> Result<Self, TagRange> {
+        match u32::try_from(number) {
+            Ok(number @ 1..=0xff_ffff) => Ok(Self(number)),
+            _ => Err(TagRange(number)),
+        }
+    }
+}
+
+impl From<Vlan> for Tag {
+    fn from(vlan: Vlan) -> Self {
+        Self(vlan.number().into())
+    }
+}
+
+/// A VLAN has room for fewer than a VXLAN.
+impl TryFrom<Tag> for Vlan {
+    type Error = VlanRange;
+
+    fn try_from(tag: Tag) -> Result<Self, VlanRange> {
+        Self::try_from(i64::from(tag.number()))
+    }
+}
+
 /// An address range as the guide writes them: host bits are dropped, as `192.168.0.0/12` means `192.160.0.0/12`.
 ///
 /// # Errors
@@ -135,6 +179,18 @@ mod tests {
         assert_eq!(Vlan::try_from(4094).map(Vlan::number), Ok(4094));
         for tag in [-1, 0, 4095, 70_000] {
             assert_eq!(Vlan::try_from(tag), Err(VlanRange(tag)));
+        }
+    }
+
+    #[test]
+    fn a_vxlan_has_24_bits_and_only_the_first_are_vlans_too() {
+        for (number, vlan) in [(1, true), (4094, true), (4095, false), (16_777_215, false)] {
+            let tag = Tag::try_from(number).unwrap();
+            assert_eq!(i64::from(tag.number()), number);
+            assert_eq!(Vlan::try_from(tag).map(Tag::from), if vlan { Ok(tag) } else { Err(VlanRange(number)) });
+        }
+        for number in [-1, 0, 16_777_216, i64::MAX] {
+            assert_eq!(Tag::try_from(number), Err(TagRange(number)));
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 
-use crate::{HostName, InstanceId, Mac, NetworkId, Prefix64, ProjectId, Vlan};
+use crate::{HostName, InstanceId, Mac, NetworkId, Prefix64, ProjectId, Tag};
 
 /// Which of old Nova's network managers is in charge: flag `--network_manager`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,19 @@ pub enum ManagerKind {
     FlatDhcp,
     /// A VLAN and a bridge for each project, with DHCP.
     Vlan,
+    /// The same with a VXLAN for each project, where no switch passes VLANs.
+    Vxlan,
+}
+
+impl ManagerKind {
+    /// Whether each project has a network of its own.
+    #[must_use]
+    pub const fn is_per_project(self) -> bool {
+        match self {
+            Self::Vlan | Self::Vxlan => true,
+            Self::Flat | Self::FlatDhcp => false,
+        }
+    }
 }
 
 /// A network of fixed addresses.
@@ -39,15 +52,15 @@ pub struct Network {
     pub dhcp_start: Ipv4Addr,
     /// The name server handed to guests, where it is not the gateway.
     pub dns: Option<Ipv4Addr>,
-    /// Its tag, under `VlanManager`.
-    pub vlan: Option<Vlan>,
-    /// The address kept for the project's VPN, under `VlanManager`.
+    /// Its tag, under `VlanManager`; its VNI under `VxlanManager`.
+    pub vlan: Option<Tag>,
+    /// The address kept for the project's VPN, where each project has a network.
     pub vpn_private_address: Option<Ipv4Addr>,
     /// The address whose [`Network::vpn_public_port`] is forwarded to it; none until the network is served.
     pub vpn_public_address: Option<Ipv4Addr>,
     /// The port forwarded to that address.
     pub vpn_public_port: Option<u16>,
-    /// The one project that uses it; `None` for all, or for none yet under `VlanManager`.
+    /// The one project that uses it; `None` for all, or for none yet where each has its own.
     pub project: Option<ProjectId>,
     /// The host that serves it.
     pub host: Option<HostName>,
@@ -71,7 +84,7 @@ pub struct NetworkPlan {
     /// See [`Network::dns`].
     pub dns: Option<Ipv4Addr>,
     /// See [`Network::vlan`].
-    pub vlan: Option<Vlan>,
+    pub vlan: Option<Tag>,
     /// See [`Network::vpn_private_address`].
     pub vpn_private_address: Option<Ipv4Addr>,
     /// See [`Network::vpn_public_port`].

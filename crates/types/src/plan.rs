@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
-use crate::net::{Vlan, VlanRange, nth};
-use crate::network::{ManagerKind, NetworkPlan};
 use crate::Prefix64;
+use crate::net::{Tag, TagRange, Vlan, VlanRange, nth};
+use crate::network::{ManagerKind, NetworkPlan};
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -26,11 +26,11 @@ pub struct Request {
     pub flat_bridge: String,
     /// The name server of flat networks.
     pub flat_dns: Option<Ipv4Addr>,
-    /// The tag of the first VLAN.
-    pub vlan_start: u16,
+    /// The tag of the first VLAN, or the number of the first VXLAN.
+    pub vlan_start: u32,
     /// The first VPN port.
     pub vpn_start: u16,
-    /// How many addresses at the end of a VLAN's network are kept for VPN clients.
+    /// How many addresses at the end of a project's network are kept for VPN clients.
     pub vpn_clients: u32,
     /// A name for the networks.
     pub label: Option<String>,
@@ -76,6 +76,9 @@ pub enum PlanError {
     /// The tags do not reach.
     #[error(transparent)]
     Vlan(#[from] VlanRange),
+    /// The numbers do not reach.
+    #[error(transparent)]
+    Vxlan(#[from] TagRange),
     /// The ports do not reach.
     #[error("there are not {0} VPN ports left above the first")]
     VpnPorts(u32),
@@ -90,13 +93,13 @@ pub enum PlanError {
 /// # Errors
 /// [`PlanError`] says what does not fit.
 pub fn plan(request: &Request) -> Result<Vec<NetworkPlan>, PlanError> {
-    let vlan = request.manager == ManagerKind::Vlan;
-    let bottom = if vlan { 3 } else { 2 };
-    let top = if vlan { 1 + request.vpn_clients } else { 1 };
+    let own = request.manager.is_per_project();
+    let bottom = if own { 3 } else { 2 };
+    let top = if own { 1 + request.vpn_clients } else { 1 };
     if request.count == 0 {
         return Err(PlanError::NoNetworks);
     }
-    if !vlan && request.count > 1 {
+    if !own && request.count > 1 {
         return Err(PlanError::OneFlatNetwork(request.count));
     }
     let too_small = PlanError::TooSmall { size: request.size, needed: bottom + top + 1 };
@@ -113,12 +116,16 @@ pub fn plan(request: &Request) -> Result<Vec<NetworkPlan>, PlanError> {
 }
 
 fn one(request: &Request, index: u32, size: u32, prefix: u8, reserved: (u32, u32)) -> Result<NetworkPlan, PlanError> {
-    let vlan = request.manager == ManagerKind::Vlan;
+    let own = request.manager.is_per_project();
     let start = nth(request.range, index * size).unwrap_or(request.range.network());
     let cidr = Ipv4Net::new_assert(start, prefix);
     let at = |place: u32| nth(cidr, place).unwrap_or(start);
-    let tag = if vlan { Some(Vlan::try_from(i64::from(request.vlan_start) + i64::from(index))?) } else { None };
-    let port = u16::try_from(u32::from(request.vpn_start) + index).map_err(|_| PlanError::VpnPorts(request.count))?;
+    let tag = tag(request, index)?;
+    let port = u16::try_from(u32::from(request.vpn_start) + index).ok();
+    // There are more VXLANs than ports. Whoever needs the VPN of one that has none gives it one.
+    if port.is_none() && request.manager != ManagerKind::Vxlan {
+        return Err(PlanError::VpnPorts(request.count));
+    }
     let no_room = |range| PlanError::Range6TooSmall { range, count: request.count };
     let prefix6 = request.range6.map(|range| Prefix64::nth(range, index).ok_or_else(|| no_room(range))).transpose()?;
     Ok(NetworkPlan {
@@ -127,13 +134,22 @@ fn one(request: &Request, index: u32, size: u32, prefix: u8, reserved: (u32, u32
         label: request.label.clone(),
         bridge: tag.map_or_else(|| request.flat_bridge.clone(), |tag| format!("br{}", tag.number())),
         gateway: at(1),
-        dhcp_start: at(if vlan { 3 } else { 2 }),
-        dns: if vlan { None } else { request.flat_dns },
+        dhcp_start: at(if own { 3 } else { 2 }),
+        dns: if own { None } else { request.flat_dns },
         vlan: tag,
-        vpn_private_address: vlan.then(|| at(2)),
-        vpn_public_port: vlan.then_some(port),
+        vpn_private_address: own.then(|| at(2)),
+        vpn_public_port: port.filter(|_| own),
         reserved_bottom: reserved.0,
         reserved_top: reserved.1,
+    })
+}
+
+fn tag(request: &Request, index: u32) -> Result<Option<Tag>, PlanError> {
+    let number = i64::from(request.vlan_start) + i64::from(index);
+    Ok(match request.manager {
+        ManagerKind::Flat | ManagerKind::FlatDhcp => None,
+        ManagerKind::Vlan => Some(Vlan::try_from(number)?.into()),
+        ManagerKind::Vxlan => Some(Tag::try_from(number)?),
     })
 }
 
@@ -199,6 +215,19 @@ mod tests {
         assert_eq!(shown, ["fd00::/64", "fd00:0:0:1::/64", "fd00:0:0:2::/64"]);
         let refused = plan(&asked("fd00:0:0:8::/63", 3)).unwrap_err().to_string();
         assert_eq!(refused, "fd00:0:0:8::/63 has no room for 3 /64 of IPv6");
+    }
+
+    #[test]
+    fn vxlans_are_like_vlans_and_go_on_where_those_end() {
+        let networks = plan(&request(ManagerKind::Vxlan, "10.0.0.0/8", 70_000, 32)).unwrap();
+        let shown = |n: &NetworkPlan| format!("{} {} {:?} {:?}", n.cidr, n.bridge, n.dhcp_start, n.vpn_public_port);
+        assert_eq!(shown(&networks[0]), "10.0.0.0/27 br100 10.0.0.3 Some(1000)");
+        assert_eq!(shown(&networks[5000]), "10.2.113.0/27 br5100 10.2.113.3 Some(6000)");
+        assert_eq!(shown(&networks[69_999]), "10.34.45.224/27 br70099 10.34.45.227 None");
+        let last = Request { vlan_start: 16_777_215, ..request(ManagerKind::Vxlan, "10.0.0.0/8", 1, 32) };
+        assert_eq!(plan(&last).unwrap()[0].bridge, "br16777215");
+        let beyond = plan(&Request { count: 2, ..last }).unwrap_err();
+        assert_eq!(beyond.to_string(), "the number of a VXLAN is 1 to 16777215, not 16777216");
     }
 
     #[test]

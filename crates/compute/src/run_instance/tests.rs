@@ -1,12 +1,14 @@
 //! Building, cleaning and ending, step by step.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use expect_test::expect;
 use nova_hypervisor::simulated::{Call, Fault};
-use nova_link::carrier::Carrier;
+use nova_link::carrier::{Carrier, Wiring};
 use nova_link::links::{FakeLinks, Links};
+use nova_types::network::ManagerKind;
 use nova_types::state::Event;
 use nova_types::{ImageKind, InstanceId};
 
@@ -223,17 +225,24 @@ async fn where_no_network_daemon_is_the_bridge_is_made_without_an_address_and_wi
 
 #[tokio::test]
 async fn what_the_host_lacks_for_its_network_fails_the_launch_with_that_reason() {
-    for (carrier, why) in [
-        (Carrier::ByHand, "The host has no bridge br100: under FlatManager it is set up by hand."),
-        (Carrier::Vlans("eth1".to_owned()), "The host has no interface eth1 to carry VLANs (--vlan_interface)."),
+    for (manager, why) in [
+        (ManagerKind::Flat, "The host has no bridge br100: under FlatManager it is set up by hand."),
+        (ManagerKind::Vlan, "The host has no interface eth1 to carry VLANs (--vlan_interface)."),
+        (ManagerKind::Vxlan, "No interface of the host has the address 192.0.2.7 (--my_ip)."),
     ] {
         let bench = Bench::new().await;
         std::fs::create_dir_all(bench.instances_path()).unwrap();
         let network = nova_db::networks::list(&mut bench.db.read().await.unwrap()).await.unwrap().remove(0);
-        let tag = matches!(carrier, Carrier::Vlans(_)).then_some(100);
+        let tag = manager.is_per_project().then_some(100);
         let statement = "update networks set vlan = ? where id = ?";
         bench.db.write().await.unwrap().execute(statement, &[tag.into(), network.id.into()]).await.unwrap();
         let links = Arc::new(FakeLinks::default());
+        let my_ip = "192.0.2.7".parse().unwrap();
+        let wiring = Wiring { manager, flat_interface: None, vlan_interface: "eth1", my_ip };
+        let carrier = Carrier::of(wiring, Arc::<FakeLinks>::clone(&links)).unwrap();
+        if let Some(mesh) = carrier.mesh() {
+            mesh.learn(&*links, &BTreeSet::new()).await.unwrap();
+        }
         let mut parts = bench.parts();
         if let Some(real) = &mut parts.real {
             (real.links, real.carrier) = (Arc::<FakeLinks>::clone(&links), carrier);
@@ -245,7 +254,7 @@ async fn what_the_host_lacks_for_its_network_fails_the_launch_with_that_reason()
         assert_eq!(bench.state(ids[0]).await, format!("error/cleaning (Server.InternalError: {why})"));
         assert!(links.list().await.unwrap().is_empty(), "nothing is made");
         links.plug_bridge("br100");
-        links.plug("eth1", Vec::new());
+        links.plug("eth1", vec!["192.0.2.7/24".parse().unwrap()]);
         let ticket = host.desk.take(ids[1], None).unwrap();
         run_instance(&host, bench.view(ids[1]).await, &ticket).await.unwrap();
         assert_eq!(bench.state(ids[1]).await, "running");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use nova_types::Vlan;
+use nova_types::Tag;
 use nova_types::network::ManagerKind;
 
 use super::flags;
@@ -14,7 +14,7 @@ flags! {
     "Network"
     /// How instances are connected.
     NetworkFlags {
-        /// FlatManager, FlatDHCPManager or VlanManager; the same on all hosts.
+        /// FlatManager, FlatDHCPManager, VlanManager or VxlanManager; the same on all hosts.
         network_manager: ManagerKind = "nova.network.manager.VlanManager",
         /// Leave this machine's network alone, for simulated guests: bridges, firewall and DHCP are only remembered.
         fake_network: bool = "false",
@@ -54,8 +54,8 @@ flags! {
         dhcp_domain: String = "novalocal",
         /// Name server that dnsmasq asks [default: those of this host].
         dns_server: Option<Ipv4Addr> = "",
-        /// First VLAN of VlanManager.
-        vlan_start: Vlan = "100",
+        /// First VLAN of VlanManager, or first VNI of VxlanManager.
+        vlan_start: Tag = "100",
         /// Interface that carries the VLANs.
         vlan_interface: String = "eth0",
         /// Address under which the VPNs of projects are reached.

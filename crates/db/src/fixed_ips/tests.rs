@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use nova_types::{Mac, ProjectId};
 
-use super::{by_address, dhcp_hosts, lease_ended, leased, list, of_instance, release, reserve, take};
+use super::{by_address, changed_since, dhcp_hosts, lease_ended, leased, list, of_instance, release, reserve, take};
 use crate::dev::{self, fixtures};
 use crate::error::DbError;
 use crate::open::Db;
@@ -110,6 +110,36 @@ async fn a_lease_is_only_its_holders() {
         assert!(lease_ended(&mut conn, ours, mac).await.unwrap());
         assert_eq!(of_instance(&mut conn, ids[0]).await.unwrap(), Some((ours, network)));
         assert_eq!(by_address(&mut conn, "10.0.0.3".parse().unwrap()).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn changed_addresses_are_those_of_the_networks_asked_about_with_who_holds_them_now() {
+    dev::each(async |db: &Db| {
+        let network = fixtures::flat_network(db, 29).await;
+        let ids = fixtures::launch(db, &project(), 3).await;
+        transaction!(db, |tx| { take(tx, network, &ids).await }).unwrap();
+        let mut conn = db.write().await.unwrap();
+        conn.execute("update fixed_ips set updated_at = {now-?} where updated_at is not null", &[60.into()])
+            .await
+            .unwrap();
+        let since = conn.now().await.unwrap() - std::time::Duration::from_secs(30);
+        assert_eq!(changed_since(&mut conn, &[network], since).await.unwrap(), super::ChangedAddresses::default());
+        let mac = instances::get(&mut conn, ids[2]).await.unwrap().mac;
+        assert!(leased(&mut conn, "10.0.0.4".parse().unwrap(), mac).await.unwrap());
+        drop(conn);
+        transaction!(db, |tx| { release(tx, ids[0], 120).await }).unwrap();
+        let mut conn = db.read().await.unwrap();
+        let changed = changed_since(&mut conn, &[network], since).await.unwrap();
+        assert!(changed.at.unwrap() > since);
+        let shown: Vec<_> =
+            changed.addresses.iter().map(|(of, at, holder)| (*of, at.to_string(), holder.clone())).collect();
+        let leased = dhcp_hosts(&mut conn, network).await.unwrap().pop();
+        assert_eq!(leased.as_ref().map(|host| (host.instance, host.leased)), Some((ids[2], true)));
+        assert_eq!(shown, [(network, "10.0.0.2".to_owned(), None), (network, "10.0.0.4".to_owned(), leased)]);
+        let elsewhere = nova_types::NetworkId::new(network.number() + 1);
+        assert!(changed_since(&mut conn, &[elsewhere], since).await.unwrap().addresses.is_empty());
     })
     .await;
 }

@@ -1,16 +1,16 @@
 //! The queries of `networks`, on every engine.
 
 use nova_types::network::NetworkPlan;
-use nova_types::{HostName, ProjectId, Vlan};
+use nova_types::{HostName, ProjectId, Tag};
 
 use super::{
     by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, publish_vpns, release, set_host,
-    set_project, set_vpn, vpns,
+    set_project, set_vpn, vpns, with_guests_on,
 };
 use crate::dev::{self, fixtures};
 use crate::error::{DbError, Unique};
 use crate::open::Db;
-use crate::{fixed_ips, transaction};
+use crate::{fixed_ips, instances, transaction};
 
 fn vlan(tag: i64, cidr: &str) -> NetworkPlan {
     let range: ipnet::Ipv4Net = cidr.parse().unwrap();
@@ -23,7 +23,7 @@ fn vlan(tag: i64, cidr: &str) -> NetworkPlan {
         gateway: at(1),
         dhcp_start: at(3),
         dns: None,
-        vlan: Some(Vlan::try_from(tag).unwrap()),
+        vlan: Some(Tag::try_from(tag).unwrap()),
         vpn_private_address: Some(at(2)),
         vpn_public_port: Some(1000),
         reserved_bottom: 3,
@@ -37,7 +37,7 @@ async fn a_network_is_read_back_and_removed() {
         let id = fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
         let mut conn = db.read().await.unwrap();
         let found = get(&mut conn, id).await.unwrap();
-        assert_eq!((found.vlan.map(Vlan::number), found.vpn_public_port, found.dns), (Some(100), Some(1000), None));
+        assert_eq!((found.vlan.map(Tag::number), found.vpn_public_port, found.dns), (Some(100), Some(1000), None));
         assert_eq!((found.label.as_deref(), found.bridge.as_str()), (Some("private"), "br100"));
         assert_eq!((found.prefix6, found.router6), (vlan(100, "10.0.0.0/28").prefix6, None));
         assert_eq!(by_cidr(&mut conn, "10.0.0.0/28".parse().unwrap()).await.unwrap(), found);
@@ -63,7 +63,10 @@ async fn what_overlaps_is_refused_whole() {
         for (plan, what) in [
             (vlan(101, "10.0.0.0/28"), Unique::NetworkCidr),
             (NetworkPlan { prefix6: None, ..vlan(100, "10.0.1.0/28") }, Unique::NetworkVlan),
-            (NetworkPlan { prefix6: vlan(100, "10.0.0.0/28").prefix6, ..vlan(101, "10.0.1.0/28") }, Unique::NetworkCidrV6),
+            (
+                NetworkPlan { prefix6: vlan(100, "10.0.0.0/28").prefix6, ..vlan(101, "10.0.1.0/28") },
+                Unique::NetworkCidrV6,
+            ),
             (vlan(101, "10.0.0.8/29"), Unique::FixedAddress),
         ] {
             let plans = [vlan(200, "10.2.0.0/28"), plan];
@@ -263,6 +266,25 @@ async fn only_the_host_that_serves_a_network_says_who_its_router_is() {
         assert_eq!(get(&mut db.read().await.unwrap(), id).await.unwrap().router6, None);
         transaction!(db, |tx| { crate::networks::publish_router(tx, id, &one, router).await }).unwrap();
         assert_eq!(get(&mut db.read().await.unwrap(), id).await.unwrap().router6, Some(router));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_networks_of_a_hosts_guests_are_those_where_they_have_addresses() {
+    dev::each(async |db: &Db| {
+        let (here, there): (HostName, HostName) = (fixtures::name("host-1"), fixtures::name("host-2"));
+        let id = fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
+        fixtures::network(db, vlan(101, "10.0.1.0/28")).await;
+        let ids = fixtures::launch(db, &fixtures::name("acme"), 1).await;
+        let used = async |host| with_guests_on(&mut db.read().await.unwrap(), host).await.unwrap();
+        transaction!(db, |tx| { fixed_ips::take(tx, id, &ids).await }).unwrap();
+        assert!(used(&here).await.is_empty(), "it has no host");
+        transaction!(db, |tx| { instances::place(tx, &ids, &here).await }).unwrap();
+        assert_eq!(used(&here).await, [id].into());
+        assert!(used(&there).await.is_empty());
+        transaction!(db, |tx| { fixed_ips::release(tx, ids[0], 60).await }).unwrap();
+        assert!(used(&here).await.is_empty(), "a quarantined address is nobody's");
     })
     .await;
 }

@@ -1,8 +1,12 @@
 //! The queries of `services`, on every engine.
 
+use std::net::Ipv4Addr;
+
 use nova_types::HostName;
 
-use super::{Claim, ClaimError, acquire, delete, heartbeat, introduce, list, release, renew, set_disabled, zones};
+use super::{
+    Addresses, Claim, ClaimError, acquire, delete, heartbeat, introduce, list, release, renew, set_disabled, zones,
+};
 use crate::dev::{self, fixtures};
 use crate::error::DbError;
 use crate::open::Db;
@@ -41,6 +45,7 @@ fn claim(holder: &str, hosts: &[&str]) -> Claim {
         binary: "nova-compute",
         zone: "west".to_owned(),
         enable_new: true,
+        address: None,
         holder: holder.to_owned(),
         lease_seconds: 30,
     }
@@ -111,6 +116,38 @@ async fn of_several_that_want_a_name_at_once_one_gets_it() {
         let claims: Vec<Claim> = (0..8).map(|n| claim(&format!("holder {n}"), &["h1", "h2"])).collect();
         let entered = dev::at_once(claims.iter().map(|claim| enter(db, claim))).await;
         assert_eq!(entered.iter().filter(|entered| entered.is_ok()).count(), 1, "{entered:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_host_has_its_address_until_its_rows_are_deleted() {
+    dev::each(async |db: &Db| {
+        let at = |last| Ipv4Addr::new(198, 51, 100, last);
+        let of = |host: &str, address| Claim { address, ..claim("a", &[host]) };
+        let mut addresses = Addresses::default();
+        // What is deleted or changed may be seen some milliseconds late.
+        let mut shown = async |db: &Db| {
+            tokio::time::sleep(std::time::Duration::from_millis(40)).await;
+            addresses.follow(db).await.unwrap().iter().map(|address| address.octets()[3]).collect::<Vec<u8>>()
+        };
+        assert!(shown(db).await.is_empty());
+        enter(db, &of("h1", Some(at(1)))).await.unwrap();
+        enter(db, &of("h2", None)).await.unwrap();
+        assert_eq!(shown(db).await, [1]);
+        enter(db, &of("h3", Some(at(3)))).await.unwrap();
+        enter(db, &Claim { binary: "nova-network", ..of("h3", Some(at(3))) }).await.unwrap();
+        assert_eq!(shown(db).await, [1, 3], "a host of two daemons is one");
+        enter(db, &of("h1", Some(at(7)))).await.unwrap();
+        assert_eq!(shown(db).await, [3, 7], "it moved");
+        release(&mut db.write().await.unwrap(), &of("h1", None)).await.unwrap();
+        db.write().await.unwrap().execute("update services set updated_at = {now-?}", &[9000.into()]).await.unwrap();
+        assert_eq!(shown(db).await, [3, 7], "a silent host is one too");
+        delete(&mut db.write().await.unwrap(), &fixtures::name("h1"), "nova-compute").await.unwrap();
+        delete(&mut db.write().await.unwrap(), &fixtures::name("h3"), "nova-compute").await.unwrap();
+        assert_eq!(shown(db).await, [3]);
+        enter(db, &of("h1", Some(at(1)))).await.unwrap();
+        assert_eq!(shown(db).await, [1, 3], "a deleted one that comes back");
     })
     .await;
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use nova_types::network::DhcpHost;
 
-use super::{DhcpError, DhcpNetwork, DhcpServers, Server};
+use super::{DhcpChange, DhcpError, DhcpNetwork, DhcpServers, Server};
 
 /// Servers that only remember.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub struct FakeServer {
     pub settings: Option<DhcpNetwork>,
     /// Whom it would answer.
     pub hosts: Vec<DhcpHost>,
+    /// How often it was told all hosts, and each change, unless empty, that it was told instead.
+    pub told: (usize, Vec<DhcpChange>),
 }
 
 impl FakeDhcpServers {
@@ -62,7 +64,34 @@ impl DhcpServers for FakeDhcpServers {
         let changed = new.iter().filter(|(id, host)| old.get(id) != Some(host)).count();
         let gone = old.keys().filter(|id| !new.contains_key(id)).count();
         server.hosts = hosts.to_vec();
+        server.told.0 += 1;
         Ok(changed + gone)
+    }
+
+    async fn change_hosts(&self, network: &DhcpNetwork, change: &DhcpChange) -> Result<usize, DhcpError> {
+        let mut networks = self.networks();
+        let not_set = || DhcpError::NotSet(network.bridge.clone());
+        let server = networks.get_mut(&network.bridge).filter(|server| server.told.0 > 0).ok_or_else(not_set)?;
+        let before = server.hosts.len();
+        server.hosts.retain(|host| !change.gone.contains(&host.instance));
+        let mut changed = before - server.hosts.len();
+        for host in &change.set {
+            match server.hosts.iter_mut().find(|known| known.instance == host.instance) {
+                Some(known) => {
+                    let entry = |host: &DhcpHost| (host.mac, host.address, host.hostname.clone());
+                    changed += usize::from(entry(known) != entry(host));
+                    *known = host.clone();
+                }
+                None => {
+                    changed += 1;
+                    server.hosts.push(host.clone());
+                }
+            }
+        }
+        if *change != DhcpChange::default() {
+            server.told.1.push(change.clone());
+        }
+        Ok(changed)
     }
 
     async fn stop(&self, bridge: &str) -> Result<(), DhcpError> {
@@ -91,11 +120,20 @@ pub async fn dhcp_servers_contract(servers: &dyn DhcpServers, mut network: DhcpN
         leased: false,
         updated_at: std::time::SystemTime::UNIX_EPOCH.into(),
     };
+    let change = |set: &[u8], gone: &[u8]| DhcpChange {
+        set: set.iter().map(|number| host(*number)).collect(),
+        gone: gone.iter().map(|number| InstanceId::new((*number).into())).collect(),
+    };
+    let early = servers.change_hosts(&network, &change(&[1], &[])).await;
+    assert!(matches!(early, Err(DhcpError::NotSet(_))), "a change before all hosts is refused");
     assert_eq!(servers.set_hosts(&network, &[host(1), host(2)]).await.unwrap(), 2);
     assert_eq!(servers.ensure(&network).await.unwrap(), Server::Started);
     assert_eq!(servers.ensure(&network).await.unwrap(), Server::Running, "a server that is right is not touched");
     assert_eq!(servers.set_hosts(&network, &[host(1), host(2)]).await.unwrap(), 0);
     assert_eq!(servers.set_hosts(&network, &[host(2), host(3)]).await.unwrap(), 2, "one new, one gone");
+    assert_eq!(servers.change_hosts(&network, &change(&[2, 4], &[3, 9])).await.unwrap(), 2, "one new, one gone");
+    assert_eq!(servers.change_hosts(&network, &change(&[2, 4], &[3])).await.unwrap(), 0);
+    assert_eq!(servers.set_hosts(&network, &[host(2), host(4)]).await.unwrap(), 0, "changes add up to the whole");
     network.lease = std::time::Duration::from_secs(240);
     assert_eq!(servers.ensure(&network).await.unwrap(), Server::Restarted);
     assert_eq!(servers.ensure(&network).await.unwrap(), Server::Running);

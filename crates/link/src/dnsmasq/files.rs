@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nova_types::network::DhcpHost;
 
-use super::{DhcpError, DhcpNetwork};
+use super::{DhcpChange, DhcpError, DhcpNetwork};
 
 const PREFIX: &str = "nova-";
 
@@ -47,7 +48,7 @@ pub(super) struct HostsChange {
 /// The hosts' files by name, as they were last written.
 pub(super) type Written = BTreeMap<String, String>;
 
-/// Writes one file per host and removes all others, then the leases. Files that `written` knows are not read again.
+/// Writes one file per host and removes all others. Files that `written` knows are not read again.
 pub(super) fn write_hosts(
     folder: &Path,
     network: &DhcpNetwork,
@@ -77,12 +78,42 @@ pub(super) fn write_hosts(
         change.files += 1;
     }
     *written = wanted;
-    let leases = leases_path(folder, &network.bridge);
-    let text = lease_lines(network, hosts);
-    if !fs::read_to_string(&leases).is_ok_and(|found| found == text) {
-        replace(&leases, &text)?;
-    }
     Ok(change)
+}
+
+/// Removes the files of hosts that are gone, then writes those of hosts that are new or different. Looks at no other file.
+///
+/// Of one that is gone dnsmasq need not hear soon, as nobody asks for it, but must before another has its address, of which
+/// it would hear nothing: `stale` are the addresses of those that it still knows.
+pub(super) fn change_hosts(
+    folder: &Path,
+    network: &DhcpNetwork,
+    change: &DhcpChange,
+    written: &mut Written,
+    stale: &mut BTreeSet<Ipv4Addr>,
+) -> Result<HostsChange, DhcpError> {
+    let path = hosts_path(folder, &network.bridge);
+    let mut done = HostsChange::default();
+    for gone in &change.gone {
+        let name = gone.to_string();
+        if let Some(line) = written.remove(&name) {
+            remove_file(&path.join(name))?;
+            stale.extend(address(&line));
+            done.files += 1;
+        }
+    }
+    for host in &change.set {
+        let (name, line) = (host.instance.to_string(), host_line(network, host));
+        let was = written.get(&name);
+        if was == Some(&line) {
+            continue;
+        }
+        let tell = was.is_some() || stale.contains(&host.address);
+        done = HostsChange { files: done.files + 1, tell: done.tell || tell };
+        replace(&path.join(&name), &line)?;
+        written.insert(name, line);
+    }
+    Ok(done)
 }
 
 /// `<mac>,<name>,<address>`; the name is the instance's id where the stored one is not plain.
@@ -90,17 +121,12 @@ fn host_line(network: &DhcpNetwork, host: &DhcpHost) -> String {
     format!("{},{}.{},{}\n", host.mac, hostname(host), network.domain, host.address)
 }
 
-/// dnsmasq's lease file: `<expiry> <mac> <address> <name> <client id>`, for hosts that asked for their address.
-fn lease_lines(network: &DhcpNetwork, hosts: &[DhcpHost]) -> String {
-    let leased = hosts.iter().filter(|host| host.leased);
-    let line = |host: &DhcpHost| {
-        let expiry = host.updated_at.unix_timestamp() + i64::try_from(network.lease.as_secs()).unwrap_or(i64::MAX / 2);
-        format!("{expiry} {} {} {} *\n", host.mac, host.address, hostname(host))
-    };
-    leased.map(line).collect()
+/// The address that a host's line ends with.
+fn address(line: &str) -> Option<Ipv4Addr> {
+    line.trim_end().rsplit(',').next()?.parse().ok()
 }
 
-fn hostname(host: &DhcpHost) -> String {
+pub(super) fn hostname(host: &DhcpHost) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let good = (1..=63).contains(&host.hostname.len()) && host.hostname.chars().all(plain);
     if good && !host.hostname.starts_with('-') { host.hostname.clone() } else { host.instance.to_string() }
@@ -144,7 +170,7 @@ fn names(path: &Path) -> Result<BTreeSet<String>, DhcpError> {
 }
 
 /// Writes beside the file and renames. What the name starts with keeps dnsmasq from reading the half of it.
-fn replace(path: &Path, text: &str) -> Result<(), DhcpError> {
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), DhcpError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let aside = path.with_file_name(format!(".{name}.new"));
     let write = || {

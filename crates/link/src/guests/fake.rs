@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -21,12 +22,18 @@ const POLICY: Policy = Policy { project_traffic: true, ipv6: true };
 #[derive(Debug, Default)]
 pub struct FakeGuestFirewall {
     applied: Mutex<Option<Rules>>,
+    compared: AtomicUsize,
 }
 
 impl FakeGuestFirewall {
     /// Lists the guests that have rules.
     pub fn guests(&self) -> BTreeSet<InstanceId> {
         self.applied().as_ref().map(|rules| rules.guests.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// How often all rules were compared with what was in force.
+    pub fn compared(&self) -> usize {
+        self.compared.load(Ordering::SeqCst)
     }
 
     /// Tells whether `guest` may be sent `traffic`, spelled as in a rule of one of its groups, by `from`.
@@ -50,8 +57,9 @@ impl FakeGuestFirewall {
     fn replace(applied: &mut Option<Rules>, wanted: Rules) -> Changed {
         let old = applied.take();
         let count = |name, found, wanted| diff(name, found, &wanted).len();
-        let commands = count(BRIDGE, old.as_ref().map(|old| bridge(old, POLICY.ipv6)).as_ref(), bridge(&wanted, POLICY.ipv6))
-            + count(INET, old.as_ref().map(|old| inet(old, POLICY)).as_ref(), inet(&wanted, POLICY));
+        let commands =
+            count(BRIDGE, old.as_ref().map(|old| bridge(old, POLICY.ipv6)).as_ref(), bridge(&wanted, POLICY.ipv6))
+                + count(INET, old.as_ref().map(|old| inet(old, POLICY)).as_ref(), inet(&wanted, POLICY));
         *applied = Some(wanted);
         Changed { commands, forgotten: 0 }
     }
@@ -60,6 +68,14 @@ impl FakeGuestFirewall {
 #[async_trait]
 impl GuestFirewall for FakeGuestFirewall {
     async fn ensure(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError> {
+        self.compared.fetch_add(1, Ordering::SeqCst);
+        Ok(Self::replace(&mut self.applied(), Rules::of(wanted)))
+    }
+
+    async fn advance(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError> {
+        if self.applied().is_none() {
+            return self.ensure(wanted).await;
+        }
         Ok(Self::replace(&mut self.applied(), Rules::of(wanted)))
     }
 
@@ -121,6 +137,13 @@ pub async fn guest_firewall_contract(firewall: &dyn GuestFirewall) {
     assert_ne!(firewall.change(&change).await.unwrap().commands, 0);
     wanted.guests.pop();
     assert_eq!(firewall.ensure(&wanted).await.unwrap().commands, 0);
+
+    // The whole, by what differs: one rule more and a newcomer.
+    wanted.groups[0].rules.push(rule("tcp", Source::Group(group)));
+    wanted.guests.push(guest(6, &[1]));
+    assert_ne!(firewall.advance(&wanted).await.unwrap().commands, 0);
+    assert_eq!(firewall.advance(&wanted).await.unwrap().commands, 0);
+    assert_eq!(firewall.ensure(&wanted).await.unwrap().commands, 0, "what differs was all");
     assert_ne!(firewall.ensure(&HostFirewall::default()).await.unwrap().commands, 0);
     assert_eq!(firewall.ensure(&HostFirewall::default()).await.unwrap().commands, 0);
 }

@@ -14,6 +14,28 @@ use crate::nft::expr::{field, is, meta, one_of, ports, prefix, text};
 const ECHO: u8 = 8;
 const ECHO6: u8 = 128;
 
+/// What of ICMP a rule is about.
+pub(super) const fn icmp4(traffic: Traffic) -> Option<Icmp> {
+    match traffic {
+        Traffic::Icmp(icmp) => Some(icmp),
+        Traffic::All | Traffic::Tcp(_) | Traffic::Udp(_) | Traffic::Icmp6(_) => None,
+    }
+}
+
+/// What of ICMPv6 a rule is about.
+///
+/// Numbers of `icmp` with a range of IPv6 are ICMPv6's, as in old Nova. A group has members of both families, and what is
+/// meant to let a ping in lets in that of either.
+pub(super) const fn icmp6(traffic: Traffic, by_group: bool) -> Option<Icmp> {
+    match (traffic, by_group) {
+        (Traffic::Icmp6(icmp), _) | (Traffic::Icmp(icmp), false) | (Traffic::Icmp(icmp @ Icmp::Any), true) => {
+            Some(icmp)
+        }
+        (Traffic::Icmp(Icmp::Type(ECHO) | Icmp::TypeAndCode(ECHO, 0)), true) => Some(Icmp::Type(ECHO6)),
+        (Traffic::All | Traffic::Tcp(_) | Traffic::Udp(_) | Traffic::Icmp(_), _) => None,
+    }
+}
+
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Family {
@@ -47,10 +69,18 @@ impl Family {
     }
 
     /// The map from guests' addresses to their chains.
-    pub(super) fn guests_map(self) -> &'static str {
+    pub(super) const fn guests_map(self) -> &'static str {
         match self {
             Self::V4 => "guests",
             Self::V6 => "guests6",
+        }
+    }
+
+    /// The set of the guests of this host, by bridge and address.
+    pub(super) const fn local_set(self) -> &'static str {
+        match self {
+            Self::V4 => "local",
+            Self::V6 => "local6",
         }
     }
 
@@ -82,9 +112,6 @@ impl Family {
     }
 
     /// What matches the traffic in this family, or `None` where there is no such traffic.
-    ///
-    /// Numbers of `icmp` with a range of IPv6 are ICMPv6's, as in old Nova. A group has members of both families, and what
-    /// is meant to let a ping in lets in that of either.
     pub(super) fn matches(self, traffic: Traffic, by_group: bool) -> Option<Vec<Statement<'static>>> {
         let protocol = |name: &'static str| is(meta(MetaKey::L4proto), text(name));
         let matches = match traffic {
@@ -93,13 +120,10 @@ impl Family {
             Traffic::Udp(Ports::ALL) => vec![protocol("udp")],
             Traffic::Tcp(range) => vec![is(field("tcp", "dport"), ports(range.from, range.to))],
             Traffic::Udp(range) => vec![is(field("udp", "dport"), ports(range.from, range.to))],
-            Traffic::Icmp(icmp) => match (self, by_group, icmp) {
-                (Self::V4, ..) | (Self::V6, false, _) | (Self::V6, true, Icmp::Any) => self.icmp(icmp),
-                (Self::V6, true, Icmp::Type(ECHO) | Icmp::TypeAndCode(ECHO, 0)) => self.icmp(Icmp::Type(ECHO6)),
-                (Self::V6, true, Icmp::Type(_) | Icmp::TypeAndCode(..)) => return None,
+            Traffic::Icmp(_) | Traffic::Icmp6(_) => match self {
+                Self::V4 => self.icmp(icmp4(traffic)?),
+                Self::V6 => self.icmp(icmp6(traffic, by_group)?),
             },
-            Traffic::Icmp6(icmp) if self == Self::V6 => self.icmp(icmp),
-            Traffic::Icmp6(_) => return None,
         };
         Some(matches)
     }

@@ -2,19 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use nova_run::Runner;
 use nova_types::security_group::HostFirewall;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::warn;
 
+use super::judge::Judge;
 use super::rules::Rules;
 use super::tables::{BRIDGE, INET, bridge, inet, narrowed};
 use super::{Changed, FirewallChange, FirewallError, GuestFirewall, Policy};
 use crate::conntrack::{self, Flow};
 use crate::nft::{Nft, Table, diff};
 use crate::sysctl;
+
+/// How long a connection that is no longer allowed stays cut before the kernel forgets it.
+const CUT_FOR: Duration = Duration::from_secs(5);
 
 /// Enforces rules with nftables. One of these per host: it remembers what it applied.
 #[derive(Debug)]
@@ -29,8 +35,20 @@ pub struct KernelGuestFirewall {
 struct State {
     /// What the kernel holds, as far as we know; none after a start or a failure.
     applied: Option<Rules>,
-    /// Connections that are still to be forgotten.
+    /// By whom connections are still to be judged.
     narrowed: BTreeSet<Flow>,
+    cut: Cut,
+}
+
+/// Whether there are connections that were cut and have not ended yet.
+#[derive(Clone, Copy, Debug, Default)]
+enum Cut {
+    /// Who was here before us may have left some.
+    #[default]
+    Unknown,
+    /// The last of them was cut then.
+    Since(Instant),
+    None,
 }
 
 impl KernelGuestFirewall {
@@ -71,19 +89,27 @@ impl KernelGuestFirewall {
         Ok(commands.len())
     }
 
-    /// Forgets connections; those that cannot be now are tried again with the next call.
-    async fn forget(state: &mut State) -> usize {
-        if state.narrowed.is_empty() {
-            return 0;
-        }
-        match conntrack::forget(state.narrowed.clone()).await {
-            Ok(forgotten) => {
+    /// Ends connections that the rules in force no longer let in; those that cannot be now are tried again with the next
+    /// call. Returns how many there were.
+    async fn end(&self, state: &mut State) -> usize {
+        let over = match state.cut {
+            Cut::Unknown => true,
+            Cut::Since(then) => then.elapsed() >= CUT_FOR,
+            Cut::None => false,
+        };
+        let idle = state.narrowed.is_empty() && matches!(state.cut, Cut::None);
+        let Some(applied) = state.applied.as_ref().filter(|_| !idle) else { return 0 };
+        let judge = Judge::new(applied.clone(), self.policy.project_traffic, state.narrowed.clone(), over);
+        let judgement = Box::new(move |seen: &_| judge.fate(seen));
+        match conntrack::sweep(state.narrowed.clone(), judgement).await {
+            Ok(swept) => {
                 state.narrowed.clear();
-                forgotten
+                state.cut = if swept.cut > 0 { Cut::Since(Instant::now()) } else { Cut::None };
+                swept.ended
             }
             Err(error) => {
                 warn!(error = %error, flows = state.narrowed.len(),
-                    "Connections that are no longer allowed could not be forgotten and go on until they end; will try again.");
+                    "Connections that are no longer allowed could not be cut and go on until they end; will try again.");
                 0
             }
         }
@@ -96,13 +122,23 @@ impl GuestFirewall for KernelGuestFirewall {
         sysctl::bridged_packets_are_filtered(self.runner.as_ref(), self.policy.ipv6).await?;
         let mut state = self.state.lock().await;
         let commands = self.converge(&mut state, Rules::of(wanted)).await?;
-        Ok(Changed { commands, forgotten: Self::forget(&mut state).await })
+        Ok(Changed { commands, forgotten: self.end(&mut state).await })
+    }
+
+    async fn advance(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError> {
+        let mut state = self.state.lock().await;
+        if state.applied.is_none() {
+            drop(state);
+            return self.ensure(wanted).await;
+        }
+        let commands = self.step(&mut state, Rules::of(wanted)).await?;
+        Ok(Changed { commands, forgotten: self.end(&mut state).await })
     }
 
     async fn change(&self, change: &FirewallChange) -> Result<Changed, FirewallError> {
         let mut state = self.state.lock().await;
         let wanted = state.applied.as_ref().ok_or(FirewallError::NotEnsured)?.after(change);
         let commands = self.step(&mut state, wanted).await?;
-        Ok(Changed { commands, forgotten: Self::forget(&mut state).await })
+        Ok(Changed { commands, forgotten: self.end(&mut state).await })
     }
 }

@@ -18,8 +18,12 @@ use nova_types::{InstanceId, SecurityGroupId};
 use super::Policy;
 use super::family::{Family, families};
 use super::rules::Rules;
-use crate::conntrack::Flow;
-use crate::nft::expr::{accept, concat, ct_state, drop, field, is, jump, meta, ports, set, text, vmap};
+use crate::conntrack::{CUT, Flow};
+use crate::gateway::METADATA;
+use crate::icmp6;
+use crate::nft::expr::{
+    accept, concat, ct_mark, ct_original, ct_state, drop, field, goto, has_flag, is, jump, meta, ports, set, text, vmap,
+};
 use crate::nft::{Chain, Hook, Rule, Set, SetKind, Table, TableName};
 
 pub(super) use bridge::bridge;
@@ -27,8 +31,9 @@ pub(super) use bridge::bridge;
 pub(super) const BRIDGE: TableName = TableName { family: NfFamily::Bridge, name: "nova_compute" };
 pub(super) const INET: TableName = TableName { family: NfFamily::INet, name: "nova_compute" };
 
-const DHCP_SERVER: u16 = 67;
-const DHCP_CLIENT: u16 = 68;
+pub(super) const DHCP_SERVER: u16 = 67;
+pub(super) const DHCP_CLIENT: u16 = 68;
+const DNS: u16 = 53;
 
 /// What is let in to each guest: a verdict map from bridge and address to the chain of the guest, for each family.
 ///
@@ -37,25 +42,42 @@ const DHCP_CLIENT: u16 = 68;
 pub(super) fn inet(rules: &Rules, policy: Policy) -> Table {
     let mut table = Table::default();
     let families = families(policy.ipv6);
-    let entrance = || {
-        let mut entrance = vec![vec![ct_state(&["established", "related"]), accept()]];
-        entrance.extend(families.iter().map(|family| {
-            let to = concat(vec![meta(MetaKey::Oifname), family.end("daddr")]);
-            vec![vmap(to, family.guests_map())]
-        }));
-        entrance
+    let cut = || vec![ct_mark(CUT), drop()];
+    let known = || vec![ct_state(&["established", "related"]), accept()];
+    let from_guest = |family: &Family| {
+        let place = concat(vec![meta(MetaKey::Iifname), family.end("saddr")]);
+        is(place, set(family.local_set()))
     };
-    table.chains.insert("forward".to_owned(), base(NfChainType::Filter, NfHook::Forward, 0, entrance()));
-    table.chains.insert("output".to_owned(), base(NfChainType::Filter, NfHook::Output, 0, entrance()));
+    // The kernel takes any packet of TCP for the first of a connection. A connection that was forgotten because its rule
+    // is gone would be the guest's own with the next packet from it, and so go on.
+    let amid = |family: &Family| vec![from_guest(family), ct_state(&["new"]), has_flag("ack"), drop()];
+    let entrance =
+        |family: &Family| vec![vmap(concat(vec![meta(MetaKey::Oifname), family.end("daddr")]), family.guests_map())];
+    let (mut forward, mut output) = (vec![cut(), known()], vec![cut(), known()]);
+    forward.extend(families.iter().map(amid));
+    forward.extend(families.iter().map(entrance));
+    output.extend(families.iter().map(entrance));
+    let input = families.iter().map(|family| vec![from_guest(family), goto("to-host")]).collect();
+    for (name, hook, rules) in
+        [("forward", NfHook::Forward, forward), ("output", NfHook::Output, output), ("input", NfHook::Input, input)]
+    {
+        table.chains.insert(name.to_owned(), base(NfChainType::Filter, hook, 0, rules));
+    }
+    table.chains.insert("to-host".to_owned(), of(host_rules(policy)));
     for family in families {
-        let guests = Set::verdicts(&[SetType::Ifname, family.address_type()]);
-        table.sets.insert(family.guests_map().to_owned(), guests);
+        let place = [SetType::Ifname, family.address_type()];
+        table.sets.insert(family.guests_map().to_owned(), Set::verdicts(&place));
+        table.sets.insert(family.local_set().to_owned(), Set::of(&place));
     }
     for guest in rules.guests.values() {
         let chain = guest_chain(guest.instance);
         for address in addresses(guest) {
-            if let Some(guests) = table.sets.get_mut(Family::of(&address).guests_map()) {
-                guests.elements.insert(vec![guest.bridge.clone(), address.to_string()], Some(chain.clone()));
+            let (family, place) = (Family::of(&address), vec![guest.bridge.clone(), address.to_string()]);
+            if let Some(local) = table.sets.get_mut(family.local_set()) {
+                local.elements.insert(place.clone(), None);
+            }
+            if let Some(guests) = table.sets.get_mut(family.guests_map()) {
+                guests.elements.insert(place, Some(chain.clone()));
             }
         }
         table.chains.insert(chain, of(guest_rules(guest, policy)));
@@ -73,9 +95,30 @@ pub(super) fn inet(rules: &Rules, policy: Policy) -> Table {
 }
 
 /// Every address that a guest is reached at.
-fn addresses(guest: &GuestPort) -> impl Iterator<Item = IpAddr> {
-    let ipv6 = guest.ipv6.iter().flat_map(|ipv6| [ipv6.address, link_local(guest.mac)]);
-    std::iter::once(IpAddr::V4(guest.address)).chain(ipv6.map(IpAddr::V6))
+pub(super) fn addresses(guest: &GuestPort) -> impl Iterator<Item = IpAddr> + use<> {
+    let ipv6 = guest.ipv6.map(|ipv6| [ipv6.address, link_local(guest.mac)]);
+    std::iter::once(IpAddr::V4(guest.address)).chain(ipv6.into_iter().flatten().map(IpAddr::V6))
+}
+
+/// What guests may ask of this host, whichever of its addresses they name: an address, names, metadata and an echo, and of
+/// IPv6 what neighbours ask.
+///
+/// A network host has rules of its own besides. These hold where the bridge is not `nova-network`'s, too: under
+/// `FlatManager`, and on a compute host whose own address is on the bridge.
+fn host_rules(policy: Policy) -> Vec<Vec<Statement<'static>>> {
+    let mut rules = vec![
+        vec![ct_state(&["established", "related"]), accept()],
+        vec![is(field("udp", "dport"), ports(DHCP_SERVER, DHCP_SERVER)), accept()],
+        vec![is(field("udp", "dport"), ports(DNS, DNS)), accept()],
+        vec![is(field("tcp", "dport"), ports(DNS, DNS)), accept()],
+        vec![is(field("icmp", "type"), ports(8, 8)), accept()],
+        vec![is(ct_original("ip daddr"), text(METADATA.to_string())), accept()],
+    ];
+    if policy.ipv6 {
+        rules.extend([vec![icmp6::to_router(), accept()], vec![icmp6::any_of(&[icmp6::ECHO]), accept()]]);
+    }
+    rules.push(vec![drop()]);
+    rules
 }
 
 fn guest_rules(guest: &GuestPort, policy: Policy) -> Vec<Vec<Statement<'static>>> {
@@ -129,19 +172,23 @@ fn group_rules(rules: &BTreeSet<GroupRule>, policy: Policy) -> Vec<Vec<Statement
 
 /// Lists the connections that `found` may have let in and `wanted` does not, by the guests of `rules`.
 ///
-/// Too many is harmless: a connection that is forgotten and still allowed is learned again from its next packet.
+/// These may be too many: of those, what is still allowed goes on.
 pub(super) fn narrowed(found: &Table, wanted: &Table, rules: &Rules) -> BTreeSet<Flow> {
-    let lost = |name: &str| match (found.chains.get(name), wanted.chains.get(name)) {
-        (Some(was), Some(is)) => was.rules.iter().any(|rule| !is.rules.contains(rule)),
-        _ => false,
-    };
+    // Found once and not for each guest: a group of a thousand may have a hundred rules.
+    let lost: BTreeSet<&str> = found
+        .chains
+        .iter()
+        .filter(|(name, was)| lost(was, wanted.chains.get(*name)))
+        .map(|(name, _)| name.as_str())
+        .collect();
     let mut flows = BTreeSet::new();
-    for guest in rules.guests.values() {
-        if lost(&guest_chain(guest.instance)) || guest.groups.iter().any(|group| lost(&group_chain(*group))) {
+    for guest in rules.guests.values().filter(|_| !lost.is_empty()) {
+        let mut chains = guest.groups.iter().map(|group| group_chain(*group));
+        if lost.contains(&*guest_chain(guest.instance)) || chains.any(|chain| lost.contains(&*chain)) {
             flows.extend(addresses(guest).map(Flow::To));
         }
     }
-    for (name, was) in &found.sets {
+    for (name, was) in found.sets.iter().filter(|(name, _)| !is_local(name)) {
         let stays = |key: &Vec<String>| wanted.sets.get(name).is_some_and(|set| set.elements.contains_key(key));
         let gone = was.elements.keys().filter(|key| !stays(key)).filter_map(|key| key.last()?.parse().ok());
         flows.extend(gone.map(
@@ -149,6 +196,13 @@ pub(super) fn narrowed(found: &Table, wanted: &Table, rules: &Rules) -> BTreeSet
         ));
     }
     flows
+}
+
+/// Whether a chain that stays has rules no longer.
+fn lost(was: &Chain, is: Option<&Chain>) -> bool {
+    let Some(is) = is else { return false };
+    let kept: BTreeSet<&str> = is.rules.iter().map(|rule| rule.mark.as_str()).collect();
+    was.rules.iter().any(|rule| !kept.contains(rule.mark.as_str()))
 }
 
 fn base(kind: NfChainType, hook: NfHook, priority: i32, rules: Vec<Vec<Statement<'static>>>) -> Chain {
@@ -168,6 +222,11 @@ fn address_set(family: Family, addresses: &BTreeSet<IpAddr>) -> Set {
     let addresses = addresses.iter().filter(|address| Family::of(address) == family);
     set.elements.extend(addresses.map(|address| (vec![address.to_string()], None)));
     set
+}
+
+/// Whether a set only tells which guests are here.
+fn is_local(set: &str) -> bool {
+    families(true).iter().any(|family| family.local_set() == set)
 }
 
 fn guest_chain(instance: InstanceId) -> String {

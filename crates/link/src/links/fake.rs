@@ -1,6 +1,6 @@
 //! Interfaces in memory, and what every implementation must do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +15,9 @@ use super::{Bridge, Link, LinkError, LinkKind, Links, Segment, check_name};
 pub struct FakeLinks {
     links: Mutex<BTreeMap<String, Link>>,
     segments: Mutex<BTreeMap<String, Segment>>,
+    /// Where VXLANs lead to, and who may speak to them.
+    pub(crate) flooded: Mutex<BTreeMap<String, BTreeSet<Ipv4Addr>>>,
+    pub(crate) guarded: Mutex<Option<BTreeSet<Ipv4Addr>>>,
 }
 
 impl FakeLinks {
@@ -42,6 +45,16 @@ impl FakeLinks {
         self.links().insert(link.name.clone(), link);
     }
 
+    /// Whether an interface has an address.
+    pub(crate) fn has(&self, address: Ipv4Addr) -> bool {
+        self.links().values().any(|link| link.addresses.iter().any(|found| found.addr() == address))
+    }
+
+    /// Whether there is an interface.
+    pub(crate) fn is_there(&self, name: &str) -> bool {
+        self.links().contains_key(name)
+    }
+
     fn links(&self) -> MutexGuard<'_, BTreeMap<String, Link>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,7 +62,15 @@ impl FakeLinks {
 
 /// One that we made, up and without addresses.
 fn link(name: &str, kind: LinkKind) -> Link {
-    Link { name: name.to_owned(), kind, bridge: None, ours: true, up: true, addresses: Vec::new(), addresses6: Vec::new() }
+    Link {
+        name: name.to_owned(),
+        kind,
+        bridge: None,
+        ours: true,
+        up: true,
+        addresses: Vec::new(),
+        addresses6: Vec::new(),
+    }
 }
 
 #[async_trait]
@@ -94,12 +115,18 @@ impl Links for FakeLinks {
     }
 
     async fn ensure_segment(&self, segment: &Segment) -> Result<bool, LinkError> {
-        let (name, Segment::Vlan { on, .. }) = (segment.name(), segment);
-        check_name(on)?;
-        let mut links = self.links();
-        if !links.contains_key(on) {
-            return Err(LinkError::NoInterface(on.clone()));
+        let name = segment.name();
+        match segment {
+            Segment::Vlan { on, .. } => {
+                check_name(on)?;
+                if !self.is_there(on) {
+                    return Err(LinkError::NoInterface(on.clone()));
+                }
+            }
+            Segment::Vxlan { local, .. } if !self.has(*local) => return Err(LinkError::NoAddress(*local)),
+            Segment::Vxlan { .. } => {}
         }
+        let mut links = self.links();
         let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
         if links.contains_key(&name) && segments.get(&name) == Some(segment) {
             return Ok(false);
@@ -119,6 +146,7 @@ impl Links for FakeLinks {
         if deleted {
             links.remove(name);
             self.segments.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.flooded.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         }
         Ok(deleted)
     }
@@ -187,7 +215,10 @@ pub async fn links_contract(links: &dyn Links) {
     assert!(!links.ensure_bridge(&bridge).await.unwrap());
     assert!(find("br9").await.unwrap().addresses6.contains(&bridge.address6.unwrap()));
     let carrying = Bridge { address: None, address6: None, ..bridge.clone() };
-    assert!(!links.ensure_bridge(&carrying).await.unwrap(), "who only carries guests takes nothing from who serves them");
+    assert!(
+        !links.ensure_bridge(&carrying).await.unwrap(),
+        "who only carries guests takes nothing from who serves them"
+    );
     assert!(find("br9").await.unwrap().addresses6.contains(&bridge.address6.unwrap()));
 
     links.attach("uplink", "br9").await.unwrap();

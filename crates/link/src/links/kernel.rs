@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nova_failpoint::{Point, hit};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -18,6 +19,8 @@ use crate::sysctl;
 
 /// What marks an interface as made by us: its alias, as `ip link` shows it.
 const MARK: &str = "nova";
+/// The same from the moment it is there: the kernel takes an alias only afterwards, and a group at once. It spells `nova`.
+const GROUP: u32 = u32::from_be_bytes(*b"nova");
 const NO_DEVICE: i32 = -19;
 pub(super) const EXISTS: i32 = -17;
 const NO_ADDRESS: i32 = -99;
@@ -159,8 +162,16 @@ pub(super) struct Netlink {
 }
 
 impl Netlink {
-    fn open() -> Result<Self, LinkError> {
+    pub(super) fn open() -> Result<Self, LinkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Socket)?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// One in which the kernel lists no more than was asked for.
+    pub(super) fn open_strict() -> Result<Self, LinkError> {
+        let opened = rtnetlink::new_connection_with_strict_check();
+        let (connection, handle, _) = opened.map_err(LinkError::Socket)?;
         tokio::spawn(connection);
         Ok(Self { handle })
     }
@@ -185,16 +196,31 @@ impl Netlink {
     /// Makes a bridge that is down and marked as ours. Another of our daemons may do the same at this moment.
     async fn create_bridge(&self, name: &str) -> Result<(), LinkError> {
         let bridge = LinkMessageBuilder::<LinkBridge>::new(name).stp_state(BridgeStpState::Disabled).forward_delay(0);
-        match self.handle.link().add(bridge.build()).execute().await {
+        match self.add(bridge.build()).await {
             Err(error) if code(&error) == Some(EXISTS) => return Ok(()),
             created => created.map_err(kernel(format!("creating bridge {name}")))?,
         }
+        hit(Point::LinkBridgeMade);
         self.mark(name).await
     }
 
-    /// Marks an interface as made by us.
+    /// Makes an interface that is known as ours from its first moment.
+    pub(super) async fn add(&self, mut link: LinkMessage) -> Result<(), rtnetlink::Error> {
+        link.attributes.push(LinkAttribute::Group(GROUP));
+        self.handle.link().add(link).execute().await
+    }
+
+    /// Says for all to read that an interface was made by us.
     pub(super) async fn mark(&self, name: &str) -> Result<(), LinkError> {
         self.set(format!("marking {name}"), LinkUnspec::new_with_name(name).alias(MARK).build()).await
+    }
+
+    /// The same where a former process did not come to it. Returns whether it was so.
+    pub(super) async fn ensure_marked(&self, link: &LinkMessage) -> Result<bool, LinkError> {
+        if link.attributes.contains(&alias()) {
+            return Ok(false);
+        }
+        self.mark(&name(link)).await.map(|()| true)
     }
 
     /// Sets an interface up if it is not. Returns whether it was down.
@@ -211,7 +237,7 @@ impl Netlink {
     async fn settle(&self, found: &LinkMessage, wanted: &Bridge) -> Result<bool, LinkError> {
         let name = &wanted.name;
         sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
-        let mut changed = false;
+        let mut changed = self.ensure_marked(found).await?;
         let unlike = |info: &InfoBridge| match info {
             InfoBridge::StpState(state) => *state != BridgeStpState::Disabled,
             InfoBridge::ForwardDelay(delay) => *delay != 0,
@@ -350,7 +376,11 @@ fn ipv6(message: &AddressMessage) -> Option<Ipv6Net> {
 }
 
 pub(super) fn ours(link: &LinkMessage) -> bool {
-    link.attributes.contains(&LinkAttribute::IfAlias(MARK.to_owned()))
+    link.attributes.contains(&LinkAttribute::Group(GROUP)) || link.attributes.contains(&alias())
+}
+
+fn alias() -> LinkAttribute {
+    LinkAttribute::IfAlias(MARK.to_owned())
 }
 
 pub(super) fn link_infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {

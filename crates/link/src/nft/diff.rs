@@ -86,10 +86,18 @@ pub(crate) fn diff(at: TableName, found: Option<&Table>, wanted: &Table) -> Vec<
         gone_sets().filter(|(_, set)| set.kind != SetKind::Verdicts).map(|(name, set)| delete_set(at, name, set)),
     );
     if found.is_none() {
-        let table = NfTable { family: at.family, name: at.name.into(), handle: None };
-        commands.insert(0, Command::Known(NfCmd::Add(NfListObject::Table(table))));
+        commands.insert(0, Command::Known(NfCmd::Add(table(at))));
     }
     commands
+}
+
+/// The command that removes a table, which must be there.
+pub(crate) fn delete_table(at: TableName) -> Command {
+    Command::Known(NfCmd::Delete(table(at)))
+}
+
+fn table(at: TableName) -> NfListObject<'static> {
+    NfListObject::Table(NfTable { family: at.family, name: at.name.into(), handle: None })
 }
 
 fn elements(at: TableName, name: &str, was: Option<&Set>, set: &Set, commands: &mut Vec<Command>) {

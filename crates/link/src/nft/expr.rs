@@ -1,8 +1,8 @@
 //! The few nftables expressions that our rules are made of, short enough to read a rule as a line.
 
 use nftables::expr::{
-    CT, CTDir, Expression, Map, Meta, MetaKey, NamedExpression, Payload, PayloadBase, PayloadField, PayloadRaw, Prefix,
-    Range, SetItem,
+    BinaryOperation, CT, CTDir, Expression, Map, Meta, MetaKey, NamedExpression, Payload, PayloadBase, PayloadField,
+    PayloadRaw, Prefix, Range, SetItem,
 };
 use nftables::stmt::{JumpTarget, Match, NAT, Operator, Statement, VerdictMap};
 
@@ -90,6 +90,18 @@ pub(crate) fn ct_state(states: &[&'static str]) -> Stmt {
 pub(crate) fn ct_status(status: &'static str) -> Stmt {
     let left = Expression::Named(NamedExpression::CT(CT { key: "status".into(), family: None, dir: None }));
     Statement::Match(Match { left, right: text(status), op: Operator::IN })
+}
+
+/// Whether the mark of the connection has a bit set.
+pub(crate) fn ct_mark(bit: u32) -> Stmt {
+    let mark = Expression::Named(NamedExpression::CT(CT { key: "mark".into(), family: None, dir: None }));
+    let left = Expression::BinaryOperation(Box::new(BinaryOperation::AND(mark, Expression::Number(bit))));
+    Statement::Match(Match { left, right: Expression::Number(bit), op: Operator::EQ })
+}
+
+/// Whether a packet of TCP has a flag set.
+pub(crate) fn has_flag(flag: &'static str) -> Stmt {
+    Statement::Match(Match { left: field("tcp", "flags"), right: text(flag), op: Operator::IN })
 }
 
 pub(crate) const fn accept() -> Stmt {

@@ -178,8 +178,12 @@ impl Guest {
     }
 
     pub(crate) async fn talk(&self, to: impl Display, port: u16) -> Talk {
-        let command = self.inside().args(["busybox", "nc", &to.to_string(), &port.to_string()]);
-        let mut child = Host.spawn(command).await.unwrap();
+        self.talks(&["busybox", "nc", &to.to_string(), &port.to_string()]).await
+    }
+
+    /// Starts a program that says something.
+    pub(crate) async fn talks(&self, arguments: &[&str]) -> Talk {
+        let mut child = Host.spawn(self.inside().args(arguments.iter().copied())).await.unwrap();
         let stdout = std::mem::replace(&mut child.stdout, Box::new(tokio::io::empty()));
         Talk { child, answers: BufReader::new(stdout) }
     }
@@ -216,11 +220,16 @@ pub(crate) struct Talk {
 }
 
 impl Talk {
+    /// Whether the next line comes soon, and is this.
+    pub(crate) async fn hears(&mut self, line: &str) -> bool {
+        let mut heard = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(2), self.answers.read_line(&mut heard)).await;
+        matches!(read, Ok(Ok(_))) && heard.trim() == line
+    }
+
     pub(crate) async fn echoes(&mut self, line: &str) -> bool {
         self.child.stdin.write_all(format!("{line}\n").as_bytes()).await.unwrap();
         self.child.stdin.flush().await.unwrap();
-        let mut answer = String::new();
-        let read = tokio::time::timeout(Duration::from_secs(2), self.answers.read_line(&mut answer)).await;
-        matches!(read, Ok(Ok(_))) && answer.trim() == line
+        self.hears(line).await
     }
 }

@@ -1,7 +1,7 @@
 //! What the doctor knows when it judges.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use nova_types::HostName;
@@ -29,6 +29,12 @@ pub(crate) struct Machine {
     pub(crate) flat_interface: Option<String>,
     /// Flag `vlan_interface`.
     pub(crate) vlan_interface: String,
+    /// Flag `my_ip`.
+    pub(crate) my_ip: IpAddr,
+    /// The addresses of the hosts that VXLANs are to lead to.
+    pub(crate) hosts: BTreeSet<Ipv4Addr>,
+    /// Those that each VXLAN of this host leads to.
+    pub(crate) peers: BTreeMap<String, Asked<BTreeSet<Ipv4Addr>>>,
     pub(crate) links: Asked<Vec<Wire>>,
     /// How many dnsmasq run for each bridge that is served here.
     pub(crate) dnsmasq: BTreeMap<String, Asked<usize>>,

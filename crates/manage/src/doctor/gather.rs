@@ -1,6 +1,7 @@
 //! Asks database and machine. What cannot be asked is kept as that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +11,12 @@ use anyhow::bail;
 use nova_config::ClientKeys;
 use nova_db::{accounts, compute_nodes, fixed_ips, instances, networks, security_groups, services};
 use nova_link::dnsmasq::{hosts_path, pid_path};
-use nova_link::links::{KernelLinks, Links};
+use nova_link::links::{KernelLinks, Links, Segment};
+use nova_link::tunnels::{KernelTunnels, Tunnels};
 use nova_run::{Command, Host, Runner};
 use nova_types::InstanceId;
 use nova_types::instance::Instance;
-use nova_types::network::Network;
+use nova_types::network::{ManagerKind, Network};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -28,6 +30,7 @@ const SIMULATED: &str = "simulated";
 #[derive(Debug)]
 pub(crate) struct Eyes {
     pub(crate) links: Arc<dyn Links>,
+    pub(crate) tunnels: Arc<dyn Tunnels>,
     pub(crate) runner: Arc<dyn Runner>,
     /// Where `/proc` is.
     pub(crate) proc: PathBuf,
@@ -36,8 +39,8 @@ pub(crate) struct Eyes {
 
 impl Eyes {
     pub(crate) fn here() -> Self {
-        let keys = ClientKeys::of_shell();
-        Self { links: Arc::new(KernelLinks), runner: Arc::new(Host), proc: "/proc".into(), keys }
+        let (keys, tunnels) = (ClientKeys::of_shell(), Arc::new(KernelTunnels::new(Arc::new(Host))));
+        Self { links: Arc::new(KernelLinks), tunnels, runner: Arc::new(Host), proc: "/proc".into(), keys }
     }
 
     /// Looks at the machine and reads the rows about it.
@@ -62,6 +65,9 @@ impl Eyes {
             down_after: i64::try_from(common.service_down_time.as_secs()).unwrap_or(i64::MAX),
             flat_interface: flags.flat_interface.clone(),
             vlan_interface: flags.vlan_interface.clone(),
+            my_ip: common.my_ip,
+            hosts: services::addresses(conn).await?,
+            peers: self.peers(common.my_ip, flags.network_manager, &networks).await,
             links: self.links().await,
             dnsmasq: served.map(dnsmasq).collect::<BTreeMap<_, _>>(),
             networks,
@@ -113,6 +119,23 @@ impl Eyes {
             addresses: link.addresses,
         };
         Ok(links.into_iter().map(wire).collect())
+    }
+
+    /// The hosts that each VXLAN leads to.
+    async fn peers(
+        &self,
+        my_ip: IpAddr,
+        manager: ManagerKind,
+        networks: &[Network],
+    ) -> BTreeMap<String, Asked<BTreeSet<Ipv4Addr>>> {
+        let (IpAddr::V4(local), ManagerKind::Vxlan) = (my_ip, manager) else { return BTreeMap::new() };
+        let mut peers = BTreeMap::new();
+        for vni in networks.iter().filter(|network| network.project.is_some()).filter_map(|network| network.vlan) {
+            let name = Segment::Vxlan { local, vni }.name();
+            let found = self.tunnels.peers(&name).await.map_err(|e| told("the hosts of VXLANs cannot be listed", e));
+            peers.insert(name, found);
+        }
+        peers
     }
 
     async fn nft(&self, arguments: &[&str]) -> Asked<String> {

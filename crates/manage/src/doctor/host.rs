@@ -1,5 +1,8 @@
 //! The steps of a packet's way that are the same for every guest of this host.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
 use nova_types::network::{ManagerKind, Network};
 
 use super::facts::{Keys, Machine, Wire};
@@ -128,23 +131,12 @@ pub(super) fn wires(walk: &mut Walk, machine: &Machine, network: &Network) {
         }
         Some(_) => walk.ok("bridge", format!("{bridge} is there and up")),
     }
-    let tagged = network.vlan.map(|vlan| format!("vlan{}", vlan.number()));
-    let flat = machine.flat_interface.clone().filter(|_| machine.manager == ManagerKind::FlatDhcp);
-    let (step, member) = match (tagged, flat) {
-        (Some(vlan), _) => ("vlan", vlan),
-        (None, Some(interface)) => ("interface", interface),
-        (None, None) => return,
-    };
+    let Some((step, member)) = joint(machine, network) else { return };
     match find(&member) {
-        None if step == "vlan" => {
-            let under = &machine.vlan_interface;
-            let (what, mend) = match find(under) {
-                None => (format!("there is no {under} that {member} could be on"), lost("vlan_interface", restart)),
-                Some(_) => (format!("there is no interface {member}"), restart.to_owned()),
-            };
+        None => {
+            let (what, mend) = missing(machine, links, step, &member, restart);
             walk.broken(step, what, mend);
         }
-        None => walk.broken(step, format!("there is no interface {member}"), lost("flat_interface", restart)),
         Some(wire) if wire.bridge.as_ref() != Some(bridge) => {
             walk.broken(step, format!("{member} is not on {bridge}"), restart);
         }
@@ -152,6 +144,66 @@ pub(super) fn wires(walk: &mut Walk, machine: &Machine, network: &Network) {
             walk.broken(step, format!("{member} is down"), format!("ip link set {member} up"));
         }
         Some(_) => walk.ok(step, format!("{member} is on {bridge} and up")),
+    }
+    if find(&member).is_some() && machine.manager == ManagerKind::Vxlan {
+        hosts(walk, machine, &member, restart);
+    }
+}
+
+/// What joins a network's bridge to those on other hosts, if anything does.
+fn joint(machine: &Machine, network: &Network) -> Option<(&'static str, String)> {
+    let tag = network.vlan.map(nova_types::Tag::number);
+    match (machine.manager, tag) {
+        (ManagerKind::Vxlan, Some(vni)) => Some(("vlan", format!("vxlan{vni}"))),
+        (_, Some(tag)) => Some(("vlan", format!("vlan{tag}"))),
+        (ManagerKind::FlatDhcp, None) => machine.flat_interface.clone().map(|interface| ("interface", interface)),
+        (ManagerKind::Flat | ManagerKind::Vlan | ManagerKind::Vxlan, None) => None,
+    }
+}
+
+/// Why it is not there, and what mends that.
+fn missing(machine: &Machine, links: &[Wire], step: &str, member: &str, restart: &str) -> (String, String) {
+    let (under, my_ip) = (&machine.vlan_interface, machine.my_ip);
+    let has = |wire: &Wire| wire.addresses.iter().any(|net| IpAddr::V4(net.addr()) == my_ip);
+    match (step, machine.manager) {
+        ("vlan", ManagerKind::Vxlan) if !links.iter().any(has) => (
+            format!("no interface has the address {my_ip} that {member} would come from"),
+            format!("set --my_ip to an address of this host, then: {restart}"),
+        ),
+        ("vlan", ManagerKind::Vlan) if !links.iter().any(|wire| wire.name == *under) => {
+            (format!("there is no {under} that {member} could be on"), lost("vlan_interface", restart))
+        }
+        ("vlan", _) => (format!("there is no interface {member}"), restart.to_owned()),
+        _ => (format!("there is no interface {member}"), lost("flat_interface", restart)),
+    }
+}
+
+/// Where a VXLAN leads.
+fn hosts(walk: &mut Walk, machine: &Machine, member: &str, restart: &str) {
+    let found = match machine.peers.get(member) {
+        Some(Ok(found)) => found,
+        Some(Err(why)) => return walk.unknown("hosts", why, None),
+        None => return walk.unknown("hosts", format!("nobody looked at {member}"), None),
+    };
+    let mut wanted = machine.hosts.clone();
+    if let IpAddr::V4(own) = machine.my_ip {
+        wanted.remove(&own);
+    }
+    let listed = |hosts: &BTreeSet<Ipv4Addr>| hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let (lacks, strays) = (&wanted - found, found - &wanted);
+    let mut faults = Vec::new();
+    if !lacks.is_empty() {
+        faults.push(format!("{member} does not lead to {}", listed(&lacks)));
+    }
+    if !strays.is_empty() {
+        let verb = if strays.len() == 1 { "is no host" } else { "are no hosts" };
+        let who = if faults.is_empty() { member } else { "it" };
+        faults.push(format!("{who} leads to {}, which {verb}", listed(&strays)));
+    }
+    match faults.as_slice() {
+        [] if wanted.is_empty() => walk.ok("hosts", format!("{member} leads nowhere: there are no other hosts")),
+        [] => walk.ok("hosts", format!("{member} leads to {}", listed(&wanted))),
+        _ => walk.broken("hosts", faults.join("; "), restart),
     }
 }
 

@@ -1,6 +1,6 @@
-//! Guests of this host: those that libvirt knows, and those that run whatever libvirt says.
+//! Guests of this host: those that libvirt knows, those that run whatever libvirt says, and those that are namespaces.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ const HELPER_FOLDER: &str = "/usr/lib/nova";
 const DEFAULT_URI: &str = "qemu:///system";
 /// Where nova-compute keeps the mark of its guests. Without it there never was one.
 const CLOUD_ID: &str = ".cloud-id";
+/// Where `ip netns` keeps the names of namespaces.
+const NAMESPACES: &str = "/run/netns";
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A moment after its start, the helper may not be ready.
 const TRIES: usize = 10;
@@ -70,11 +72,39 @@ fn guest(argv: &[String], ours: &str) -> Option<InstanceId> {
     argv.iter().any(|a| a.contains(ours)).then_some(id)
 }
 
+/// Network namespaces of guests of ours, by instance, with their names.
+pub(super) fn namespaces(instances_path: &Path) -> BTreeMap<InstanceId, String> {
+    let Ok(mark) = std::fs::read_to_string(instances_path.join(CLOUD_ID)) else { return BTreeMap::new() };
+    let names = std::fs::read_dir(NAMESPACES).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let cloud = CloudId::new(mark.trim());
+    names.filter_map(|name| Some((whose(cloud, &name)?, name))).collect()
+}
+
+/// `nova-` and the guest's uuid, which ends with the instance's number.
+fn whose(cloud: CloudId, namespace: &str) -> Option<InstanceId> {
+    let number = namespace.get(namespace.len().checked_sub(8)?..)?;
+    let id = format!("i-{number}").parse().ok()?;
+    (namespace == format!("nova-{}", cloud.domain_uuid(id))).then_some(id)
+}
+
 #[cfg(test)]
 mod tests {
+    use nova_hypervisor::CloudId;
     use nova_types::InstanceId;
 
-    use super::guest;
+    use super::{guest, whose};
+
+    #[test]
+    fn a_namespace_is_ours_by_the_mark_and_the_instance_in_its_name() {
+        let (cloud, id) = (CloudId::new("a"), InstanceId::new(10));
+        let name = format!("nova-{}", cloud.domain_uuid(id));
+        assert_eq!(whose(cloud, &name), Some(id));
+        assert_eq!(whose(CloudId::new("b"), &name), None, "another cloud's guest");
+        for name in ["", "nova-", "switch", "nova-0000000a", "nova-ünïcödé-äöü"] {
+            assert_eq!(whose(cloud, name), None, "{name}");
+        }
+    }
 
     #[test]
     fn a_guest_is_ours_by_its_name_and_its_disk() {

@@ -24,6 +24,22 @@ async fn the_guides_network_is_the_one_it_means() {
 }
 
 #[tokio::test]
+async fn there_are_more_vxlans_than_vlans() {
+    let lab = Lab::new();
+    let run = async |manager: &str, command: &str| {
+        lab.run_with(&[&format!("--network_manager=nova.network.manager.{manager}Manager")], command).await.code
+    };
+    expect!["a VLAN tag is a number from 1 to 4094, not 4095"]
+        .assert_eq(&run("Vlan", "network create 10.0.0.0/16 4000 8").await.expect_err("more than there are"));
+    expect!["the number of a VXLAN is 1 to 16777215, not 16777216"]
+        .assert_eq(&run("Vxlan", "network create 10.0.0.0/16 2 8 16777215").await.expect_err("more than there are"));
+    assert_eq!(run("Vxlan", "network create 10.0.0.0/16 4000 8").await, Ok(0));
+    assert_eq!(run("Vxlan", "network create 10.1.0.0/24 1 256 16777215 6000").await, Ok(0));
+    let listed = lab.ok("network list --output json").await;
+    assert!(listed.contains("\"br4099\"") && listed.contains("\"br16777215\""));
+}
+
+#[tokio::test]
 async fn networks_are_made_all_or_none() {
     let lab = Lab::new();
     let vlan = ["--network_manager=nova.network.manager.VlanManager"];

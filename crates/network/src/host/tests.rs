@@ -1,6 +1,7 @@
 //! One turn of the network host after another, on fakes.
 
 mod floating;
+mod vxlan;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -138,6 +139,7 @@ fn host_on(
         Settings { host: name.parse().unwrap(), folder: folder.to_owned(), ..crate::plan::tests::settings() };
     let machine = Machine {
         links: Arc::<FakeLinks>::clone(links),
+        tunnels: Arc::<FakeLinks>::clone(links),
         firewall: Arc::<FakeNetworkFirewall>::clone(firewall),
         dhcp: Arc::<FakeDhcpServers>::clone(dhcp),
         forwards: false,
@@ -304,7 +306,8 @@ async fn the_manager_decides_how_bridges_are_made() {
         let args = ["nova-network", "--ec2_dmz_host=10.0.0.9", "--vpn_ip=192.0.2.4"];
         let args = args.iter().chain(flags).map(Into::into);
         let config = NetworkConfig::load_in(args, &Surroundings::bare()).unwrap().config;
-        let settings = Settings::of(&config, Some("/etc/nova/nova.conf".into())).await.unwrap();
+        let flag_file = Some("/etc/nova/nova.conf".into());
+        let settings = Settings::of(&config, flag_file, Arc::new(FakeLinks::default())).await.unwrap();
         assert_eq!(settings.carrier, carrier, "{flags:?}");
         assert_eq!(settings.vpn, Some(Ipv4Addr::new(192, 0, 2, 4)));
         assert_eq!(settings.metadata, "10.0.0.9:8773".parse().unwrap());
@@ -321,6 +324,19 @@ async fn under_flat_manager_the_rows_are_kept_and_nothing_is_made() {
     assert_eq!(rows[0].host.as_ref().map(ToString::to_string).as_deref(), Some("node1"));
     assert!(lab.links.list().await.unwrap().is_empty() && lab.dhcp.list().await.unwrap().is_empty());
     assert!(lab.firewall.applied().is_none());
+}
+
+#[tokio::test]
+async fn under_flat_manager_what_another_manager_translated_is_translated_no_more() {
+    let mut lab = Lab::new().await;
+    lab.create_network().await;
+    lab.host.turn().await.unwrap();
+    assert!(lab.firewall.applied().is_some());
+    lab.host = host_on(&lab.db, lab.folder.path(), "node1", &lab.links, &lab.firewall, &lab.dhcp);
+    lab.host.settings.carrier = Carrier::ByHand;
+    lab.host.turn().await.unwrap();
+    assert!(lab.firewall.applied().is_none(), "the table is gone");
+    assert!(lab.dhcp.list().await.unwrap().is_empty(), "and so are the servers");
 }
 
 #[tokio::test]

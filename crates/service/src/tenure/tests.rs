@@ -12,6 +12,7 @@ fn membership(db: &Db, holder: &str) -> Membership {
         binary: "nova-compute",
         zone: "north".to_owned(),
         enable_new: false,
+        address: None,
         holder: Holder::named(holder),
         interval: Duration::from_millis(10),
     }

@@ -167,6 +167,7 @@ async fn rules_of_ipv6_are_granted_shown_and_revoked_in_the_words_of_every_year(
     assert_eq!(new.call(&format!("Revoke{nested}")).await.outcome(), "200");
     assert_eq!(old.call(&format!("Revoke{flat}")).await.outcome(), "200");
     assert!(new.call("DescribeSecurityGroups").await.texts("ipProtocol").is_empty());
-    let of_ipv4 = "AuthorizeSecurityGroupIngress GroupName=default IpProtocol=icmpv6 FromPort=-1 ToPort=-1 CidrIp=0.0.0.0/0";
+    let of_ipv4 =
+        "AuthorizeSecurityGroupIngress GroupName=default IpProtocol=icmpv6 FromPort=-1 ToPort=-1 CidrIp=0.0.0.0/0";
     assert_eq!(new.call(of_ipv4).await.outcome(), "400 InvalidParameterValue");
 }

@@ -28,7 +28,9 @@ pub(crate) async fn watch(console: Arc<Console>) {
 /// Finds the address in the kernel's table: address, index, length of the prefix, scope, flags, device.
 fn settled(table: &str) -> Option<Ipv6Addr> {
     table.lines().find_map(|line| {
-        let [address, _, _, GLOBAL, flags, DEVICE] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+        let [address, _, _, GLOBAL, flags, DEVICE] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            return None;
+        };
         let tentative = u32::from_str_radix(flags, 16).ok()? & TENTATIVE != 0;
         let address = u128::from_str_radix(address, 16).ok().map(Ipv6Addr::from);
         address.filter(|_| !tentative)

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use expect_test::expect;
 use nova_run::fake::Script;
+use nova_types::InstanceId;
 
 use super::*;
 
@@ -16,9 +17,21 @@ fn network() -> DhcpNetwork {
         first: Ipv4Addr::new(192, 168, 0, 2),
         domain: "novalocal".into(),
         lease: Duration::from_secs(120),
+        mtu: None,
         name_server: Some(Ipv4Addr::new(9, 9, 9, 9)),
         script: "/usr/bin/nova-dhcpbridge".into(),
         flag_file: Some("/etc/nova/nova.conf".into()),
+    }
+}
+
+fn host(number: u8) -> DhcpHost {
+    DhcpHost {
+        instance: InstanceId::new(number.into()),
+        mac: nova_types::Mac::of_guest([0, 0, number]),
+        address: Ipv4Addr::new(192, 168, 0, number),
+        hostname: format!("h{number}"),
+        leased: true,
+        updated_at: std::time::SystemTime::UNIX_EPOCH.into(),
     }
 }
 
@@ -43,6 +56,17 @@ fn the_arguments_are_those_of_the_first_nova_and_what_it_lacked() {
         --no-resolv
         --server=9.9.9.9"#]]
     .assert_eq(&arguments.replace(&folder.path().canonicalize().unwrap().display().to_string(), "FOLDER"));
+}
+
+#[test]
+fn guests_are_told_an_mtu_that_is_not_ethernets() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |mtu| {
+        let arguments = arguments(folder.path(), &DhcpNetwork { mtu, ..network() }).unwrap();
+        arguments.into_iter().filter(|argument| argument.contains("mtu")).collect::<Vec<_>>()
+    };
+    assert!(told(None).is_empty());
+    assert_eq!(told(Some(1450)), ["--dhcp-option=option:mtu,1450"]);
 }
 
 #[test]
@@ -88,14 +112,6 @@ async fn a_server_is_found_where_its_folder_is_behind_a_link() {
 #[tokio::test]
 async fn hosts_that_could_be_written_only_in_part_are_told_of_once_they_can_be() {
     let folder = tempfile::tempdir().unwrap();
-    let host = |number: u8| DhcpHost {
-        instance: nova_types::InstanceId::new(number.into()),
-        mac: nova_types::Mac::of_guest([0, 0, number]),
-        address: Ipv4Addr::new(192, 168, 0, number),
-        hostname: format!("h{number}"),
-        leased: true,
-        updated_at: std::time::SystemTime::UNIX_EPOCH.into(),
-    };
     let servers = Dnsmasq::new(Arc::new(Script::new()), folder.path());
     let due = async || servers.known.lock().await["br100"].due;
     servers.set_hosts(&network(), &[host(3), host(4)]).await.unwrap();
@@ -105,6 +121,43 @@ async fn hosts_that_could_be_written_only_in_part_are_told_of_once_they_can_be()
     fs::create_dir(&leases).unwrap();
     servers.set_hosts(&network(), &[host(4)]).await.unwrap_err();
     assert!(due().await, "one that is gone was removed, and nobody was told");
+}
+
+#[tokio::test]
+async fn a_server_hears_of_who_is_gone_now_and_then_and_of_a_passed_on_address_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = Script::new().prints("dnsmasq", "");
+    let servers = Dnsmasq::new(Arc::new(script.clone()), folder.path());
+    let arguments = arguments(folder.path(), &network()).unwrap();
+    let process = script.detach(Command::new("dnsmasq").args(arguments)).await.unwrap();
+    fs::write(pid_path(folder.path(), "br100"), process.pid.to_string()).unwrap();
+    let told = || script.signals().len();
+    let change = async |set: Vec<DhcpHost>, gone: &[u32]| {
+        let gone = gone.iter().map(|id| InstanceId::new(*id)).collect();
+        servers.change_hosts(&network(), &DhcpChange { set, gone }).await.unwrap();
+    };
+    let rest = async |seconds| {
+        let told = Instant::now().checked_sub(Duration::from_secs(seconds));
+        servers.known.lock().await.get_mut("br100").unwrap().told = told;
+    };
+    servers.set_hosts(&network(), &[host(3), host(4), host(5)]).await.unwrap();
+    assert_eq!(told(), 1, "what was written before is not known");
+    rest(2).await;
+    change(vec![host(6)], &[]).await;
+    change(vec![], &[3]).await;
+    assert_eq!(told(), 1, "neither who is new nor, at once, who is gone");
+    change(vec![DhcpHost { address: host(3).address, ..host(7) }], &[]).await;
+    assert_eq!(told(), 2, "the address of one that is gone");
+    change(vec![], &[4]).await;
+    rest(9).await;
+    change(vec![], &[]).await;
+    assert_eq!(told(), 2);
+    rest(10).await;
+    change(vec![], &[]).await;
+    assert_eq!(told(), 3);
+    rest(10).await;
+    change(vec![], &[]).await;
+    assert_eq!(told(), 3, "once is enough");
 }
 
 #[tokio::test]

@@ -14,7 +14,9 @@ use super::{Eyes, answers, foreign, has_default_route};
 fn eyes(script: Script, proc: &Path) -> Eyes {
     let links = FakeLinks::default();
     links.plug("br100", vec!["10.0.0.1/24".parse().unwrap()]);
-    Eyes { links: Arc::new(links), runner: Arc::new(script), proc: proc.to_owned(), keys: ClientKeys::default() }
+    let links = Arc::new(links);
+    let (tunnels, keys) = (Arc::<FakeLinks>::clone(&links), ClientKeys::default());
+    Eyes { links, tunnels, runner: Arc::new(script), proc: proc.to_owned(), keys }
 }
 
 fn process(proc: &Path, pid: u32, arguments: &[&str]) {

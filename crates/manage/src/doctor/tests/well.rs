@@ -1,5 +1,7 @@
 //! A cloud in which all is well.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use nova_types::instance::{Instance, InstanceView};
 use nova_types::network::{ManagerKind, Network};
 use nova_types::rule::{Icmp, Ports, Rule, Source, Traffic};
@@ -63,6 +65,9 @@ pub(super) fn machine() -> Machine {
         networks: vec![network()],
         flat_interface: None,
         vlan_interface: "eth0".to_owned(),
+        my_ip: "172.16.0.9".parse().unwrap(),
+        hosts: BTreeSet::new(),
+        peers: BTreeMap::new(),
         links: Ok(vec![bridge, wire("tap0000000a", Some("br100"))]),
         dnsmasq: [("br100".to_owned(), Ok(2))].into(),
         forwarding: Ok(true),

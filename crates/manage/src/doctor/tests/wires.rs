@@ -1,7 +1,7 @@
 //! What the doctor says of interfaces, settings, tables and routes.
 
 use expect_test::expect;
-use nova_types::Vlan;
+use nova_types::Tag;
 use nova_types::network::ManagerKind;
 
 use super::well::wire;
@@ -87,7 +87,7 @@ fn what_joins_the_bridges_of_hosts_is_looked_at() {
     );
     let tagged = |machine: &mut Machine| {
         machine.manager = ManagerKind::Vlan;
-        machine.networks[0].vlan = Some(Vlan::try_from(100_i64).unwrap());
+        machine.networks[0].vlan = Some(Tag::try_from(100_i64).unwrap());
         machine.networks[0].project = Some("moon".parse().unwrap());
     };
     told_of_host(
@@ -121,6 +121,45 @@ fn what_joins_the_bridges_of_hosts_is_looked_at() {
         links(machine).push(wire("vlan100", Some("br100")));
     };
     told_of_host(well, expect![""]);
+}
+
+#[test]
+fn a_vxlan_and_the_hosts_that_it_leads_to_are_looked_at() {
+    let host = |last| std::net::Ipv4Addr::new(172, 16, 0, last);
+    let vxlan = |machine: &mut Machine| {
+        machine.manager = ManagerKind::Vxlan;
+        machine.networks[0].vlan = Some(Tag::try_from(70_000_i64).unwrap());
+        machine.networks[0].project = Some("moon".parse().unwrap());
+        machine.hosts = [host(7), host(8), host(9)].into();
+    };
+    told_of_host(
+        vxlan,
+        expect![[r#"
+            vlan [broken] no interface has the address 172.16.0.9 that vxlan70000 would come from
+              set --my_ip to an address of this host, then: service nova-network restart"#]],
+    );
+    let addressed = |machine: &mut Machine| {
+        vxlan(machine);
+        links(machine).push(Wire { addresses: vec!["172.16.0.9/24".parse().unwrap()], ..wire("eth0", None) });
+    };
+    told_of_host(
+        addressed,
+        expect![[r#"
+            vlan [broken] there is no interface vxlan70000
+              service nova-network restart"#]],
+    );
+    let leads_to = |machine: &mut Machine, hosts: &[u8]| {
+        addressed(machine);
+        links(machine).push(wire("vxlan70000", Some("br100")));
+        machine.peers = [("vxlan70000".to_owned(), Ok(hosts.iter().map(|last| host(*last)).collect()))].into();
+    };
+    told_of_host(
+        |machine| leads_to(machine, &[8, 6]),
+        expect![[r#"
+            hosts [broken] vxlan70000 does not lead to 172.16.0.7; it leads to 172.16.0.6, which is no host
+              service nova-network restart"#]],
+    );
+    told_of_host(|machine| leads_to(machine, &[7, 8]), expect![""]);
 }
 
 #[test]
@@ -206,7 +245,7 @@ fn settings_tables_and_routes_of_the_host_are_looked_at() {
 fn of_the_vlans_that_were_made_those_without_a_project_wait() {
     let waiting = |machine: &mut Machine| {
         machine.manager = ManagerKind::Vlan;
-        machine.networks[0].vlan = Some(Vlan::try_from(100_i64).unwrap());
+        machine.networks[0].vlan = Some(Tag::try_from(100_i64).unwrap());
         links(machine).clear();
         machine.default_route = Ok(false);
     };

@@ -10,26 +10,16 @@ use nova_types::net6::link_local;
 use super::super::{chain, neighbours_chain, of};
 use super::{from, sender, to};
 use crate::guests::rules::Rules;
-use crate::nft::expr::{accept, concat, drop, field, goto, is, neighbour_target, one_of, ports, prefix, set, text, vmap};
+use crate::icmp6::{
+    LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, LISTENER_REPORT_2, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION,
+    REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_SOLICITATION, any_of,
+};
+use crate::nft::expr::{
+    accept, concat, drop, field, goto, is, neighbour_target, one_of, ports, prefix, set, text, vmap,
+};
 use crate::nft::{Chain, Set, Table};
 
 const DHCP_SERVER: u16 = 547;
-
-// Kinds of ICMPv6 (RFC 4443, 2710, 3810, 4861).
-const LISTENER_QUERY: u16 = 130;
-const LISTENER_REPORT: u16 = 131;
-const LISTENER_DONE: u16 = 132;
-const ROUTER_SOLICITATION: u16 = 133;
-const ROUTER_ADVERTISEMENT: u16 = 134;
-const NEIGHBOUR_SOLICITATION: u16 = 135;
-const NEIGHBOUR_ADVERTISEMENT: u16 = 136;
-const REDIRECT: u16 = 137;
-const LISTENER_REPORT_2: u16 = 143;
-
-/// One of these kinds of ICMPv6.
-fn icmp6(kinds: &[u16]) -> Statement<'static> {
-    is(field("icmpv6", "type"), one_of(kinds.iter().map(|kind| ports(*kind, *kind)).collect()))
-}
 
 /// Adds the sets with the guests that have IPv6, and the chain of each with the targets that it may answer for.
 pub(super) fn add_guests(table: &mut Table, rules: &Rules) {
@@ -77,13 +67,13 @@ pub(super) fn chains() -> [(String, Chain); 4] {
             "ip6-from-guest",
             vec![
                 vec![is(field("udp", "sport"), ports(DHCP_SERVER, DHCP_SERVER)), drop()],
-                vec![icmp6(&[LISTENER_QUERY, ROUTER_ADVERTISEMENT, REDIRECT]), drop()],
-                vec![icmp6(&[NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT]), goto("neighbours-from-guest")],
+                vec![any_of(&[LISTENER_QUERY, ROUTER_ADVERTISEMENT, REDIRECT]), drop()],
+                vec![any_of(&[NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT]), goto("neighbours-from-guest")],
                 vec![as_itself(), accept()],
                 // Who has no address yet looks for a router, and says which groups it listens to.
                 vec![
                     as_nobody(),
-                    icmp6(&[LISTENER_REPORT, LISTENER_DONE, ROUTER_SOLICITATION, LISTENER_REPORT_2]),
+                    any_of(&[LISTENER_REPORT, LISTENER_DONE, ROUTER_SOLICITATION, LISTENER_REPORT_2]),
                     accept(),
                 ],
                 vec![drop()],
@@ -92,19 +82,19 @@ pub(super) fn chains() -> [(String, Chain); 4] {
         chain(
             "neighbours-from-guest",
             vec![
-                vec![icmp6(&[NEIGHBOUR_SOLICITATION]), as_itself(), accept()],
+                vec![any_of(&[NEIGHBOUR_SOLICITATION]), as_itself(), accept()],
                 // Whether an address is free is asked by nobody, and only of the own one: who asks of another's would take it.
-                vec![icmp6(&[NEIGHBOUR_SOLICITATION]), as_nobody(), own_target()],
-                vec![icmp6(&[NEIGHBOUR_ADVERTISEMENT]), as_itself(), own_target()],
+                vec![any_of(&[NEIGHBOUR_SOLICITATION]), as_nobody(), own_target()],
+                vec![any_of(&[NEIGHBOUR_ADVERTISEMENT]), as_itself(), own_target()],
                 vec![drop()],
             ],
         ),
         chain(
             "ip6-to-guest",
             vec![
-                vec![icmp6(&[ROUTER_ADVERTISEMENT, REDIRECT]), goto("router-to-guest")],
+                vec![any_of(&[ROUTER_ADVERTISEMENT, REDIRECT]), goto("router-to-guest")],
                 vec![is(receiver(), set("receivers6")), accept()],
-                vec![icmp6(&[LISTENER_QUERY, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT]), accept()],
+                vec![any_of(&[LISTENER_QUERY, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT]), accept()],
                 vec![drop()],
             ],
         ),
@@ -131,6 +121,6 @@ fn on_link() -> Expression<'static> {
 /// What neighbours and routers say to a guest alone, once it is known to come from them; from no further than the link.
 pub(in super::super) fn from_the_link() -> Vec<Statement<'static>> {
     const NOT_FORWARDED: u16 = 255;
-    let kinds = icmp6(&[ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT]);
+    let kinds = any_of(&[ROUTER_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT]);
     vec![is(field("ip6", "hoplimit"), ports(NOT_FORWARDED, NOT_FORWARDED)), kinds, accept()]
 }
