@@ -149,7 +149,8 @@ mod tests {
     #[tokio::test]
     async fn a_changed_row_is_applied_by_what_differs_and_all_is_compared_once_a_minute() {
         let bench = Bench::new().await;
-        let groups = Groups::new(bench.db.clone(), host_name(), Arc::<FakeGuestFirewall>::clone(&bench.firewall));
+        let groups =
+            Groups::new(bench.db.clone(), host_name(), Arc::<FakeGuestFirewall>::clone(&bench.firewall), false);
         let id = bench.placed(1).await[0];
         groups.follow().await.unwrap();
         assert_eq!(bench.firewall.compared(), 1, "at the start");

@@ -21,7 +21,14 @@ pub struct FirewallStamp {
     groups: BTreeMap<i32, i32>,
     /// For every network with a guest here: how many addresses are held, and two sums over their holders; its prefix and
     /// router of IPv6.
-    networks: BTreeMap<i32, (i64, i64, i64, [Option<String>; 2])>,
+    networks: BTreeMap<i32, NetworkMark>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NetworkMark {
+    held: i64,
+    sums: (i64, i64),
+    ipv6: (Option<String>, Option<String>),
 }
 
 /// Reads the mark of a host: two queries, no row per guest. Read it **before** [`for_host`], so that a change in
@@ -57,8 +64,11 @@ pub async fn changed(conn: &mut Conn, host: &HostName) -> Result<FirewallStamp, 
         stamp.groups.insert(row.get("id")?, row.get("version")?);
     }
     for row in conn.all(NETWORKS, &[host.into()]).await? {
-        let ipv6 = [row.get("prefix")?, row.get("router")?];
-        let mark = (row.get("held")?, row.get("first")?, row.get("second")?, ipv6);
+        let mark = NetworkMark {
+            held: row.get("held")?,
+            sums: (row.get("first")?, row.get("second")?),
+            ipv6: (row.get("prefix")?, row.get("router")?),
+        };
         stamp.networks.insert(row.get("network_id")?, mark);
     }
     Ok(stamp)

@@ -37,8 +37,7 @@ impl FakeGuestFirewall {
     }
 
     /// Tells whether `guest` may be sent `traffic`, spelled as in a rule of one of its groups, by `from`.
-    pub fn lets_in(&self, guest: InstanceId, traffic: Traffic, from: impl Into<IpAddr>) -> bool {
-        let from = from.into();
+    pub fn lets_in(&self, guest: InstanceId, traffic: Traffic, from: IpAddr) -> bool {
         let applied = self.applied();
         let Some(rules) = applied.as_ref() else { return false };
         let Some(port) = rules.guests.get(&guest) else { return false };

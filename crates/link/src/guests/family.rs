@@ -93,7 +93,7 @@ impl Family {
     }
 
     /// Those that send from one of `ranges`; nobody does if none is of this family.
-    pub(super) fn from_ranges(self, ranges: &[IpNet]) -> Option<Statement<'static>> {
+    pub(super) fn sent_from(self, ranges: &[IpNet]) -> Option<Statement<'static>> {
         let v4 = |range: &IpNet| if let IpNet::V4(range) = range { Some(*range) } else { None };
         let v6 = |range: &IpNet| if let IpNet::V6(range) = range { Some(*range) } else { None };
         let ranges: Vec<IpNet> = match self {

@@ -158,7 +158,7 @@ fn group_rules(rules: &BTreeSet<GroupRule>, policy: Policy) -> Vec<Vec<Statement
     let mut written = Vec::new();
     for (traffic, (ranges, groups)) in by_traffic {
         for family in families(policy.ipv6) {
-            let ranges = family.from_ranges(&ranges).map(|source| (source, false));
+            let ranges = family.sent_from(&ranges).map(|source| (source, false));
             let members = |group: &SecurityGroupId| is(family.end("saddr"), set(&family.members_set(*group)));
             let groups = groups.iter().map(|group| (members(group), true));
             for (source, by_group) in ranges.into_iter().chain(groups) {
