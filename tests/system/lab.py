@@ -1,6 +1,10 @@
 """Several hosts on one machine: a network namespace each, two switches between them, and a libvirtd for each that runs guests."""
 
+import os
+import signal
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 from wait import eventually
 
@@ -46,6 +50,11 @@ class Switches:
         port = f"{name}-{kind}"[-15:]
         run("ip", "link", "add", device, *netns, "type", "veth", "peer", "name", port, "netns", "switch")
         run("ip", "-n", "switch", "link", "set", port, "master", kind, "up")
+        return port
+
+    def disconnect(self, port):
+        """Takes away a port, and the interface that it leads to."""
+        run("ip", "-n", "switch", "link", "delete", port)
 
     def remove(self):
         """The interfaces go with it, on all hosts."""
@@ -56,14 +65,14 @@ class Host:
     """eth0 is on the hosts' network, eth1 on that of guests."""
 
     def __init__(self, name, number, switches, logs):
-        self.name, self.address, self.logs = name, f"{NETWORK}.{number}", logs
+        self.name, self.address, self.switches, self.logs = name, f"{NETWORK}.{number}", switches, logs
         self.keeper = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "--net", "bash", "-c", BECOME_HOST],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         )
         assert self.keeper.stdout.readline() == "here\n", f"{name} does not come up"
-        switches.connect(name, "lan", "eth0", ["netns", str(self.keeper.pid)])
-        switches.connect(name, "guests", "eth1", ["netns", str(self.keeper.pid)])
+        own = ["netns", str(self.keeper.pid)]
+        self.ports = [switches.connect(name, kind, device, own) for kind, device in (("lan", "eth0"), ("guests", "eth1"))]
         self.run("ip", "addr", "add", f"{self.address}/24", "dev", "eth0")
         for device in ("eth0", "eth1"):
             self.run("ip", "link", "set", device, "up")
@@ -98,7 +107,27 @@ class Host:
     def pings(self, address):
         return subprocess.run(self.command("ping", "-c", "1", "-W", "1", "-q", address), capture_output=True).returncode == 0
 
+    def processes(self):
+        """The pids of all that runs on this host, beside its guests. A process of which nobody is the parent any more is one."""
+        mine = os.readlink(f"/proc/{self.keeper.pid}/ns/net")
+        return [int(path.parts[2]) for path in Path("/proc").glob("[0-9]*/ns/net") if network(path) == mine]
+
     def remove(self):
-        for process in reversed([self.keeper, *self.libvirt]):
+        """Ends all that runs here. One process, as a dnsmasq, would keep the network, and answer for it on the switch."""
+        for port in self.ports:
+            self.switches.disconnect(port)
+        for process in reversed(self.libvirt):
             process.terminate()
             process.wait(20)
+        for pid in set(self.processes()) - {self.keeper.pid}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        eventually(20, f"nothing runs on {self.name}", lambda: self.processes() == [self.keeper.pid])
+        self.keeper.terminate()
+        self.keeper.wait(20)
+
+
+def network(path):
+    """Which network a process is in; none once it has ended."""
+    with suppress(OSError):
+        return os.readlink(path)

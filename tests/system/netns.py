@@ -1,17 +1,23 @@
 """Guests of `--hypervisor=netns`, seen from within: what a guest can reach, and who answers it."""
 
 import os
-import signal
+import re
 import subprocess
+import sys
 from functools import cached_property
+from pathlib import Path
 from select import select
 
 from cloud import Cloud, as_it_is
-from lab import OUTSIDE, Host
+from lab import OUTSIDE, Host, run
 from wait import TooLate, eventually
 
 READY_WITHIN = 30
 PORTS = (22, 80)
+# The first address of the clouds' only network.
+GATEWAY = "10.44.0.1"
+PROCESSES = ("nova-netns-gues", "busybox")
+RENEW = Path(__file__).with_name("renew.py")
 
 
 def made(folder, host, logs, *flags, **more):
@@ -25,9 +31,9 @@ def made(folder, host, logs, *flags, **more):
     )
 
 
-def start(cloud):
+def start(cloud, network=("10.44.0.0/24", "1", "256")):
     """Starts a cloud, of which all is known but a machine image."""
-    cloud.create()
+    cloud.create(network)
     cloud.add_fake_image()
     cloud.start()
 
@@ -84,13 +90,28 @@ class Guest(Place):
         [name] = [name for name in namespaces(self.host) if name.endswith(self.id.removeprefix("i-"))]
         return name
 
+    def can(self, *words):
+        """Whether a command succeeds in it."""
+        return subprocess.run(self.inside(*words), capture_output=True).returncode == 0
+
+    def runs(self, *words):
+        """What a command prints in it, which must succeed."""
+        return run(*self.inside(*words))
+
     def processes(self):
-        """The pids of its program and its DHCP client."""
-        by_name = {}
+        """The pids of its program and its DHCP client. Of the programs that either runs for a moment, none is older."""
+        oldest = {}
         for pid in self.host.run("ip", "netns", "pids", self.namespace).split():
-            with open(f"/proc/{pid}/comm") as comm:
-                by_name[comm.read().strip()] = int(pid)
-        return by_name
+            try:
+                with open(f"/proc/{pid}/stat") as file:
+                    # The second field is the name, in brackets; what follows begins with the third, and the 22nd is the start.
+                    pid, name, rest = re.fullmatch(r"(\d+) \((.*)\) (.*)\n", file.read(), re.DOTALL).groups()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            age = int(rest.split()[19]), int(pid)
+            if name in PROCESSES:
+                oldest[name] = min(oldest.get(name, age), age)
+        return {name: pid for name, (_, pid) in oldest.items()}
 
     def console(self):
         return self.client.console(self.id)
@@ -103,11 +124,10 @@ class Guest(Place):
             raise TooLate(f"{late}; it said: {self.console()}") from None
 
     def renews(self):
-        """Has it ask for its lease again, and waits for the answer."""
-        before = self.console().count("lease renew")
-        os.kill(self.processes()["busybox"], signal.SIGUSR1)
-        # udhcpc takes its time before it asks again when a request is lost.
-        eventually(40, f"the lease of {self.id} is renewed", lambda: self.console().count("lease renew") > before)
+        """Asks for its lease again, which must be granted."""
+        mac = self.host.run(*self.inside("cat", "/sys/class/net/eth0/address")).strip()
+        answer = self.host.run(*self.inside(sys.executable, "-I", RENEW, self.address, GATEWAY, mac)).strip()
+        assert answer == "ack", f"{self.id} asked for {self.address} again; the answer: {answer}"
 
 
 def at(other, family):
@@ -135,9 +155,9 @@ class Talk:
         ready, _, _ = select([self.process.stdout], [], [], timeout)
         return self.process.stdout.readline().decode().strip() if ready else None
 
-    def echoes(self, word):
+    def echoes(self, word, timeout=3):
         self.process.stdin.write(f"{word}\n".encode())
-        return self.line() == word
+        return self.line(timeout) == word
 
     def __enter__(self):
         return self

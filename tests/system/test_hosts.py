@@ -1,74 +1,24 @@
 """Three hosts on one switch: a controller, and two that run real guests."""
 
-import os
 import re
-from pathlib import Path
 
 import pytest
 
-from cloud import Cloud
 from guest import BOOTS_WITHIN
-from lab import OUTSIDE, Host
+from spread import COMPUTE, Spread
 from wait import eventually
 
 GUESTS = 4
-COMPUTE = ["compute1", "compute2"]
-
-
-class Lab:
-    """The hosts, and a cloud whose daemons are spread over them."""
-
-    def __init__(self, folder, logs, servers, switches):
-        self.controller = Host("controller", 1, switches, logs)
-        self.compute = {name: Host(name, 11 + n, switches, logs) for n, name in enumerate(COMPUTE)}
-        for host in self.compute.values():
-            host.start_libvirt()
-        self.own = {}
-        flags = [
-            "--host=controller", "--libvirt_type=qemu", "--flat_interface=eth1", "--public_interface=eth0", "--report_interval=2", "--service_down_time=8",
-        ]
-        self.cloud = Cloud(
-            folder, hypervisor="libvirt", log=logs / "hosts.log", flags=flags, database=servers["mariadb"], broker=servers["rabbitmq"],
-            address=self.controller.address, servers_at=OUTSIDE, inside=self.controller.command,
-        )
-        del self.cloud.daemons["nova-compute"]
-        for name, host in self.compute.items():
-            state = folder / name
-            state.mkdir()
-            # libvirt's qemu has a user of its own, who must be able to walk to the disks.
-            os.chmod(state, 0o711)
-            own = [f"--host={name}", f"--my_ip={host.address}", f"--state_path={state}", f"--s3_host={self.controller.address}"]
-            self.own[name] = own
-            self.cloud.add("nova-compute", *own, key=name, inside=host.command)
-
-    def log(self, name):
-        return self.cloud.daemons[name].log.read_text()
-
-    def check(self):
-        """Nothing is amiss in the database, on the controller, and on each compute host."""
-        self.cloud.check()
-        for name, host in self.compute.items():
-            self.cloud.manage(*self.own[name], "check", inside=host.command)
-
-    def remove(self):
-        self.cloud.stop()
-        for host in [*self.compute.values(), self.controller]:
-            host.remove()
 
 
 @pytest.fixture(scope="module")
 def lab(servers, switches, logs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hosts")
-    for parent in [folder, folder.parent]:
-        os.chmod(parent, 0o711)
-    lab = Lab(folder, logs, servers, switches)
-    lab.cloud.create()
-    lab.cloud.add_image(Path(os.environ["NOVA_GUEST"]))
-    for host in lab.compute.values():
-        host.wait_for_libvirt()
-    lab.cloud.start()
-    yield lab
-    lab.remove()
+    lab = Spread("hosts", 1, tmp_path_factory.mktemp("hosts"), logs, servers, switches, "--flat_interface=eth1")
+    try:
+        lab.start()
+        yield lab
+    finally:
+        lab.remove()
 
 
 @pytest.fixture(scope="module")

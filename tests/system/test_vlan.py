@@ -68,10 +68,16 @@ class Lab:
         ]
         self.cloud = netns.made(folder, self.controller, logs, *flags, **servers.of("mariadb"))
         undo(self.cloud.stop)
-        self.own = {}
-        for host, name in ((self.net, "nova-network"), (self.compute, "nova-compute")):
-            self.own[host.name] = [f"--host={host.name}", f"--my_ip={host.address}", f"--state_path={STATE}"]
-            self.cloud.add(name, *self.own[host.name], inside=host.command).ready_within = SLOWLY
+        # It is started by the test that kills it.
+        del self.cloud.daemons["nova-compute"]
+        self.own = {host.name: [f"--host={host.name}", f"--my_ip={host.address}", f"--state_path={STATE}"] for host in self.hosts.values()}
+        self.add("nova-network", self.net)
+
+    def add(self, daemon, host):
+        """Adds a daemon on one of these hosts."""
+        added = self.cloud.add(daemon, *self.own[host.name], inside=host.command)
+        added.ready_within = SLOWLY
+        return added
 
     def start(self):
         cloud = self.cloud
@@ -118,20 +124,17 @@ def lab(servers, switches, logs, tmp_path_factory, request):
 
 @pytest.fixture(scope="module")
 def guests(lab):
-    """Two of one project, one of the other, all on one host, whose nova-compute is killed while it makes their interfaces."""
-    compute = lab.cloud.daemons["nova-compute"]
+    """Two of one project, one of the other, all on one host. Its nova-compute is killed twice while it makes the first one's interfaces."""
+    compute = lab.add("nova-compute", lab.compute)
     guests = []
-    for project, point in ((PROJECT, "link.segment-made"), (RIVAL, "link.bridge-made")):
-        compute.stop()
+    for point, made in (("link.segment-made", "vlan100"), ("link.bridge-made", "br100")):
         compute.start(f"--failpoint={point}")
-        guests.append(lab.launch(project))
+        guests = guests or [lab.launch(PROJECT)]
         eventually(SLOWLY, f"nova-compute dies at {point}", compute.died)
         assert f"Failpoint {point} is reached." in compute.log.read_text(errors="replace")
-        died_on = f"vlan{TAGS[project]}" if point == "link.segment-made" else f"br{TAGS[project]}"
-        assert "alias" not in lab.compute.run("ip", "link", "show", died_on), "it came to its mark"
-        compute.start()
-        guests[-1].client.wait(guests[-1].id, "running")
-    guests.insert(1, lab.launch(PROJECT))
+        assert "alias" not in lab.compute.run("ip", "link", "show", made), "it came to its mark"
+    compute.start()
+    guests += [lab.launch(project) for project in (PROJECT, RIVAL)]
     for guest in guests:
         eventually(SLOWLY, f"{guest.id} is ready", lambda: "nova-guest: ready" in guest.console(), every=1)
     return guests

@@ -70,6 +70,7 @@ actions! {
     AllocateAddress           => ec2::addresses::AllocateAddress,                    needs: NetAdmin;
     AssociateAddress          => ec2::addresses::AssociateAddress,                   needs: NetAdmin;
     DescribeAddresses         => ec2::addresses::DescribeAddresses,                  needs: Member;
+    DescribeAddressesAttribute => ec2::addresses::DescribeAddressesAttribute,        needs: Member;
     DisassociateAddress       => ec2::addresses::DisassociateAddress,                needs: NetAdmin;
     ReleaseAddress            => ec2::addresses::ReleaseAddress,                     needs: NetAdmin;
 

@@ -24,6 +24,15 @@ impl ApiVersion {
     /// boto 1.x takes every `<item>` below `instancesSet` for another instance, so earlier versions get flat instances.
     pub const NESTED_LISTS: Self = Self { year: 2010, month: 11, day: 15 };
 
+    /// First version in which a floating address has an id of its own (`allocationId`, `associationId`).
+    pub const ADDRESS_IDS: Self = Self { year: 2011, month: 7, day: 15 };
+
+    /// Whether a client of this version knows the ids of floating addresses.
+    #[must_use]
+    pub fn knows_address_ids(self) -> bool {
+        self >= Self::ADDRESS_IDS
+    }
+
     /// Whether a client of this version reads lists nested in an instance.
     #[must_use]
     pub fn knows_nested_lists(self) -> bool {

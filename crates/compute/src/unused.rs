@@ -21,7 +21,7 @@ use crate::problem::Problem;
 /// Looks for them until the daemon stops.
 pub(crate) async fn keep_removed(host: &Host, stop: Stop) {
     let Some(real) = &host.real else { return stop.cancelled().await };
-    let ticks = Ticks::new("unused bridges", host.settings.converge);
+    let ticks = Ticks::new("unused-bridges", host.settings.converge);
     ticks.run(stop, Removal { host, real, seen: BTreeMap::new() }).await;
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use nova_types::quota::{Quotas, Resource};
-use nova_types::{HostName, InstanceId, NetworkId, ProjectId};
+use nova_types::{AllocationId, AssociationId, HostName, InstanceId, NetworkId, ProjectId};
 
 use crate::conn::Conn;
 use crate::error::{DbError, Unique};
@@ -52,6 +52,8 @@ pub enum FloatingError {
 /// A floating address, for lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FloatingIp {
+    /// Its number.
+    pub id: AllocationId,
     /// The address.
     pub address: Ipv4Addr,
     /// The network host in whose pool it is.
@@ -60,6 +62,17 @@ pub struct FloatingIp {
     pub project: Option<ProjectId>,
     /// Where it is bound.
     pub bound: Option<Bound>,
+    /// Whether its project asked for one of a virtual private cloud. It is the same as any.
+    pub vpc: bool,
+}
+
+impl FloatingIp {
+    /// What its being bound is called.
+    #[must_use]
+    pub fn association(&self) -> Option<AssociationId> {
+        let instance = self.bound.as_ref()?.instance?;
+        Some(AssociationId { address: self.id, instance })
+    }
 }
 
 /// Where a floating address is bound.
@@ -158,6 +171,45 @@ pub async fn allocated(conn: &mut Conn, project: Option<&ProjectId>) -> Result<V
         None => conn.all(LIST_ALLOCATED, &[]).await?,
     };
     rows.iter().map(floating_ip).collect()
+}
+
+/// Finds an address of a project, or with `None` one of any project, by its number.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn find(
+    conn: &mut Conn,
+    project: Option<&ProjectId>,
+    id: AllocationId,
+) -> Result<Option<FloatingIp>, DbError> {
+    found(conn.optional(FIND, &[id.into()]).await?.as_ref(), project)
+}
+
+/// Finds an address of a project, or with `None` one of any project.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn find_address(
+    conn: &mut Conn,
+    project: Option<&ProjectId>,
+    address: Ipv4Addr,
+) -> Result<Option<FloatingIp>, DbError> {
+    found(conn.optional(FIND_ADDRESS, &[address.into()]).await?.as_ref(), project)
+}
+
+fn found(row: Option<&Row>, project: Option<&ProjectId>) -> Result<Option<FloatingIp>, DbError> {
+    let found = row.map(floating_ip).transpose()?;
+    let seen = |one: &FloatingIp| one.project.is_some() && project.is_none_or(|id| one.project.as_ref() == Some(id));
+    Ok(found.filter(seen))
+}
+
+/// Remembers that the project asked for an address of a virtual private cloud. Call it in the transaction of
+/// [`allocate`].
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn mark_vpc(conn: &mut Conn, address: Ipv4Addr) -> Result<(), DbError> {
+    conn.execute(MARK_VPC, &[address.into()]).await.map(drop)
 }
 
 /// Gives a project the first free address, and counts it. Call it inside a transaction.
@@ -338,6 +390,8 @@ fn floating_ip(row: &Row) -> Result<FloatingIp, DbError> {
         }
     };
     Ok(FloatingIp {
+        id: AllocationId::from_row(row.get("id")?),
+        vpc: row.get::<Option<String>>("domain")?.is_some_and(|domain| domain == "vpc"),
         address: row.parse("address")?,
         host: row.parse_some("host")?,
         project: row.parse_some("project_id")?,
@@ -348,7 +402,7 @@ fn floating_ip(row: &Row) -> Result<FloatingIp, DbError> {
 macro_rules! list {
     ($scope:literal) => {
         concat!(
-            "select o.address, o.host, o.project_id, f.address as fixed, f.instance_id from floating_ips o \
+            "select o.id, o.address, o.host, o.project_id, o.domain, f.address as fixed, f.instance_id from floating_ips o \
              left join fixed_ips f on f.id = o.fixed_ip_id where o.deleted = false",
             $scope,
             " order by o.id"
@@ -373,6 +427,8 @@ macro_rules! fixed {
 }
 
 const LIST: &str = list!("");
+const FIND: &str = list!(" and o.id = ?");
+const FIND_ADDRESS: &str = list!(" and o.address = ?");
 const LIST_OF_HOST: &str = list!(" and o.host = ?");
 const LIST_OF_PROJECT: &str = list!(" and o.project_id = ?");
 const LIST_ALLOCATED: &str = list!(" and o.project_id is not null");
@@ -384,7 +440,8 @@ const OWNER: &str = "select id, project_id from floating_ips where address = ? a
 const OWNERS: &str = "select address, project_id from floating_ips where address in (?..) and deleted = false";
 const FREE: &str = concat!(free!(), "{skip_locked}");
 const FREE_WAITING: &str = concat!(free!(), "{for_update}");
-const ALLOCATE: &str = "update floating_ips set project_id = ?, updated_at = {now} where id = ? \
+const MARK_VPC: &str = "update floating_ips set domain = 'vpc' where address = ? and deleted = false";
+const ALLOCATE: &str = "update floating_ips set project_id = ?, domain = null, updated_at = {now} where id = ? \
      and project_id is null and fixed_ip_id is null and deleted = false";
 const INSTANCE: &str = "select id from instances where id = ? and project_id = ? and deleted = false";
 const FIXED_OF_INSTANCE: &str = fixed!("f.instance_id = ?");

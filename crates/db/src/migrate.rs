@@ -11,7 +11,7 @@ use crate::error::{DbError, Unique};
 use crate::open::Db;
 
 /// The version this program needs.
-pub const LATEST: i32 = 108;
+pub const LATEST: i32 = 109;
 
 /// All versions, in order. One source for all engines, so that they cannot drift apart.
 const MIGRATIONS: &[(i32, &str)] = &[
@@ -23,7 +23,8 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (103, include_str!("../../../migrations/0103_leases.sql")),
     (104, include_str!("../../../migrations/0104_changed_hosts.sql")),
     (105, include_str!("../../../migrations/0105_addresses.sql")),
-    (LATEST, include_str!("../../../migrations/0108_changed_addresses.sql")),
+    (108, include_str!("../../../migrations/0108_changed_addresses.sql")),
+    (LATEST, include_str!("../../../migrations/0109_domains.sql")),
 ];
 
 /// `migrate_version` is what sqlalchemy-migrate kept, so that old tools can still ask; the journal is ours.

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use nova_types::{
-    GroupName, HostName, ImageId, InstanceId, KeyName, KeyPairId, Mac, NetworkId, ProjectId, ReservationId,
-    SecurityGroupId, Tag, UserId,
+    AllocationId, GroupName, HostName, ImageId, InstanceId, KeyName, KeyPairId, Mac, NetworkId, ProjectId,
+    ReservationId, SecurityGroupId, Tag, UserId,
 };
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
@@ -101,6 +101,7 @@ from! {
     InstanceId     => Int,  InstanceId::row;
     NetworkId      => Int,  NetworkId::row;
     SecurityGroupId => Int, SecurityGroupId::row;
+    AllocationId => Int, AllocationId::row;
     KeyPairId      => Int,  KeyPairId::row;
     Tag            => Int,  |v: Tag| v.number().cast_signed();
     bool           => Bool, |v| v;

@@ -99,6 +99,28 @@ points! {
     RebootRecording          = "reboot.recording",
     RebootRecorded           = "reboot.recorded",
 
+    AllocateAccepting        = "allocate.accepting",
+    AllocateAccepted         = "allocate.accepted",
+    ReleaseAccepting         = "release.accepting",
+    ReleaseAccepted          = "release.accepted",
+    ReleaseHinted            = "release.hinted",
+    AssociateAccepting       = "associate.accepting",
+    AssociateAccepted        = "associate.accepted",
+    AssociateHinted          = "associate.hinted",
+    DisassociateAccepting    = "disassociate.accepting",
+    DisassociateAccepted     = "disassociate.accepted",
+    DisassociateHinted       = "disassociate.hinted",
+
+    // What the network's host does with a floating address, in this order.
+    AddressUnbinding         = "address.unbinding",
+    AddressUnbound           = "address.unbound",
+    AddressTranslating       = "address.translating",
+    AddressTranslated        = "address.translated",
+    AddressForgotten         = "address.forgotten",
+    AddressBinding           = "address.binding",
+    AddressAnnounced         = "address.announced",
+    AddressBound             = "address.bound",
+
     // An interface is there and does not say yet whose it is.
     LinkBridgeMade           = "link.bridge-made",
     LinkSegmentMade          = "link.segment-made",

@@ -13,12 +13,13 @@ use ipnet::{Ipv4Net, Ipv4Subnets};
 use nftables::expr::MetaKey;
 use nftables::stmt::Statement;
 use nftables::types::{NfChainType, NfFamily, NfHook};
+use nova_failpoint::{Point, hit};
 use nova_run::Runner;
 use nova_types::Prefix64;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::conntrack::{self, Flow};
+use crate::conntrack;
 use crate::nft::expr::{
     accept, concat, ct_original, ct_state, ct_status, dnat, drop, field, goto, is, meta, one_of, ports, prefix,
     redirect, snat, text,
@@ -103,30 +104,36 @@ pub struct Vpn {
 #[derive(Debug)]
 pub struct KernelNetworkFirewall {
     nft: Nft,
-    /// Whose turn it is, and the connections that are still to be forgotten.
-    doomed: Mutex<BTreeSet<Flow>>,
+    turn: Mutex<()>,
 }
 
 impl KernelNetworkFirewall {
     /// A firewall that is reached by running `nft`.
     pub fn new(runner: Arc<dyn Runner>) -> Self {
-        Self { nft: Nft::new(runner), doomed: Mutex::default() }
+        Self { nft: Nft::new(runner), turn: Mutex::default() }
     }
 }
 
 #[async_trait]
 impl NetworkFirewall for KernelNetworkFirewall {
     async fn ensure(&self, wanted: &Gateway) -> Result<usize, FirewallError> {
-        let mut doomed = self.doomed.lock().await;
+        let _turn = self.turn.lock().await;
         let (found, table) = (self.nft.list(NAT).await?, nat(wanted));
-        let mut commands = diff(NAT, found.as_ref(), &table);
+        // What moved is written down beside the rules: who comes after us forgets the connections if we do not.
+        let moved = floating::moved(&found.clone().unwrap_or_default(), &table);
+        let noted = floating::noting(table.clone(), &moved);
+        let mut commands = diff(NAT, found.as_ref(), &noted);
         commands.extend(diff(FILTER, self.nft.list(FILTER).await?.as_ref(), &filter(wanted)));
+        hit_if(&moved, Point::AddressTranslating);
         self.nft.apply(&commands).await?;
-        doomed.extend(floating::changed(&found.unwrap_or_default(), &table));
-        if !doomed.is_empty() {
-            match conntrack::forget(doomed.clone()).await {
-                Ok(_) => doomed.clear(),
-                Err(error) => warn!(error = %error, flows = doomed.len(),
+        hit_if(&moved, Point::AddressTranslated);
+        if !moved.is_empty() {
+            match conntrack::forget(floating::flows(&moved)).await {
+                Ok(_) => {
+                    hit(Point::AddressForgotten);
+                    self.nft.apply(&diff(NAT, Some(&noted), &table)).await?;
+                }
+                Err(error) => warn!(error = %error, addresses = moved.len(),
                     "Connections over floating addresses that moved could not be forgotten; will try again."),
             }
         }
@@ -134,7 +141,7 @@ impl NetworkFirewall for KernelNetworkFirewall {
     }
 
     async fn clear(&self) -> Result<bool, FirewallError> {
-        let _turn = self.doomed.lock().await;
+        let _turn = self.turn.lock().await;
         let mut commands = Vec::new();
         for table in [NAT, FILTER] {
             if self.nft.list(table).await?.is_some() {
@@ -143,6 +150,12 @@ impl NetworkFirewall for KernelNetworkFirewall {
         }
         self.nft.apply(&commands).await?;
         Ok(!commands.is_empty())
+    }
+}
+
+fn hit_if(moved: &BTreeSet<Ipv4Addr>, point: Point) {
+    if !moved.is_empty() {
+        hit(point);
     }
 }
 

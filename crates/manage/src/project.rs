@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Subcommand;
 use nova_db::accounts::{self, AccountError, ProjectChange};
+use nova_db::floating_ips::{self, FloatingError, FloatingIp};
 use nova_db::security_groups::{self, GroupError};
 use nova_db::{networks, transaction};
 use nova_types::account::Project;
@@ -71,7 +72,7 @@ pub(crate) enum Action {
         #[arg(allow_negative_numbers = true)]
         value: Option<String>,
     },
-    /// Take a project's network and security groups from it
+    /// Take a project's network, security groups and public addresses from it
     Scrub {
         /// The project
         project_id: String,
@@ -158,10 +159,15 @@ async fn list(cx: &mut Context<'_, '_>, output: Output) -> anyhow::Result<()> {
     Ok(output.write(cx, list, None, |[name, ..]| text(name))?)
 }
 
-/// Takes the network and the groups back. The group `default` stays: every project has one.
+/// Takes the network, the groups and the floating addresses back. The group `default` stays: every project has one.
 async fn scrub(cx: &mut Context<'_, '_>, project_id: &str) -> anyhow::Result<()> {
     let project = existing(cx, &parse(project_id)?).await?.id;
     let default = GroupName::default_group();
+    let public = floating_ips::allocated(&mut cx.db.read().await?, Some(&project)).await?;
+    let bound = |one: &FloatingIp| Some((one.address, one.bound.as_ref()?.instance?));
+    if let Some((address, instance)) = public.iter().find_map(bound) {
+        bail!("{instance} has the address {address}; terminate it, or disassociate the address, first");
+    }
     let (freed, deleted) = transaction!(cx.db, |tx| -> GroupError {
         let freed = networks::disassociate(tx, &project).await?;
         let groups = security_groups::list(tx, Some(&project)).await?;
@@ -172,6 +178,19 @@ async fn scrub(cx: &mut Context<'_, '_>, project_id: &str) -> anyhow::Result<()>
         }
         Ok((freed, deleted))
     })?;
-    cx.note(format_args!("Took {freed} networks and {deleted} security groups from {project}."));
+    // Each by itself: it may be somebody else's meanwhile, who released it.
+    let mut released = 0;
+    for one in &public {
+        let done =
+            transaction!(cx.db, |tx| -> FloatingError { floating_ips::release(tx, Some(&project), one.address).await });
+        match done {
+            Ok(_) => released += 1,
+            Err(FloatingError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    cx.note(format_args!(
+        "Took {freed} networks, {deleted} security groups and {released} public addresses from {project}."
+    ));
     Ok(())
 }

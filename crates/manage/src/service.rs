@@ -39,6 +39,8 @@ pub(crate) enum Action {
     Enable(Named),
     /// Keep new work away from a daemon
     Disable(Named),
+    /// Forget a daemon that is gone for good; under VxlanManager other hosts then send nothing there any more
+    Delete(Named),
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,6 +60,7 @@ impl Action {
             Self::DescribeResource { host, output } => describe_resource(cx, &parse(&host)?, output).await,
             Self::Enable(named) => set(cx, &named, false).await,
             Self::Disable(named) => set(cx, &named, true).await,
+            Self::Delete(named) => delete(cx, &named).await,
         }
     }
 }
@@ -121,11 +124,32 @@ async fn describe_resource(cx: &mut Context<'_, '_>, host: &HostName, output: Ou
 }
 
 async fn set(cx: &mut Context<'_, '_>, named: &Named, disabled: bool) -> anyhow::Result<()> {
-    let host = parse(&named.host)?;
-    let all = services::list(&mut cx.db.read().await?).await?;
-    if !all.iter().any(|s| s.host == host && s.binary == named.service) {
-        bail!("no {} on {host}; nova-manage service list shows all", named.service);
-    }
+    let host = existing(cx, named).await?.host;
     services::set_disabled(&mut cx.db.write().await?, &host, &named.service, disabled).await?;
     Ok(())
+}
+
+/// One that lives would come back with its next report, and guests need the one that they are on.
+async fn delete(cx: &mut Context<'_, '_>, named: &Named) -> anyhow::Result<()> {
+    let (daemon, binary) = (existing(cx, named).await?, &named.service);
+    let host = &daemon.host;
+    let down_after = i64::try_from(cx.config.common.service_down_time.as_secs()).unwrap_or(i64::MAX);
+    if daemon.is_up(down_after) && !daemon.gave_up {
+        bail!("{binary} on {host} reported {} s ago; stop it first", daemon.silent_seconds);
+    }
+    let guests = instances::on_host(&mut cx.db.read().await?, host).await?.len();
+    if binary == "nova-compute" && guests > 0 {
+        bail!("{host} has {guests} instances; run nova-manage host evacuate {host} first");
+    }
+    services::delete(&mut cx.db.write().await?, host, binary).await?;
+    Ok(())
+}
+
+async fn existing(cx: &Context<'_, '_>, named: &Named) -> anyhow::Result<Service> {
+    let host: HostName = parse(&named.host)?;
+    let all = services::list(&mut cx.db.read().await?).await?;
+    match all.into_iter().find(|s| s.host == host && s.binary == named.service) {
+        Some(found) => Ok(found),
+        None => bail!("no {} on {host}; nova-manage service list shows all", named.service),
+    }
 }

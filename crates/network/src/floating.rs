@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use nova_db::{Db, floating_ips};
+use nova_failpoint::{Point, hit};
 use nova_link::links::Links;
 use nova_types::NetworkId;
 use tracing::info;
@@ -80,7 +81,9 @@ impl Floating {
         let addresses: Vec<Ipv4Addr> = strays.iter().map(|(_, address)| *address).collect();
         let ours = floating_ips::among(&mut db.read().await?, &addresses).await?;
         for (interface, address) in strays.into_iter().filter(|(_, address)| ours.contains(address)) {
+            hit(Point::AddressUnbinding);
             links.remove_address(&interface, address).await?;
+            hit(Point::AddressUnbound);
             info!(interface, %address, "Took the floating address {address} from {interface}.");
         }
         Ok(())
@@ -100,9 +103,11 @@ impl Floating {
         }
         if !wanted.is_empty() {
             let interface = self.interface.as_ref().ok_or(NetworkError::NoPublicInterface)?;
+            hit(Point::AddressBinding);
             for address in wanted.keys() {
                 links.bind(interface, *address).await?;
             }
+            hit(Point::AddressBound);
         }
         self.settled = Some((wanted.keys().copied().collect(), Instant::now()));
         Ok(())

@@ -98,6 +98,43 @@ ec2_id!(
     NetworkId, "subnet", "a", "network"
 );
 
+ec2_id!(
+    /// A floating address that a project has.
+    AllocationId, "eipalloc", "an", "allocation"
+);
+
+/// A floating address that an instance has: `eipassoc-`, the number of the address and that of the instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AssociationId {
+    /// The address.
+    pub address: AllocationId,
+    /// The instance.
+    pub instance: InstanceId,
+}
+
+impl fmt::Display for AssociationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "eipassoc-{:08x}{:08x}", self.address.number(), self.instance.number())
+    }
+}
+
+impl FromStr for AssociationId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let read = || {
+            let (address, instance) = text.strip_prefix("eipassoc-")?.split_at_checked(8)?;
+            Some(Self { address: AllocationId(parse_number(address)?), instance: InstanceId(parse_number(instance)?) })
+        };
+        read().ok_or_else(|| ParseIdError {
+            text: text.to_owned(),
+            article: "an",
+            kind: "association",
+            example: "eipassoc-0000000a0000000b",
+        })
+    }
+}
+
 /// What an image is for. It decides the first letters of the image's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ImageKind {
@@ -250,6 +287,22 @@ mod tests {
         assert_eq!("ari-000000ff".parse(), Ok(ImageId::new(ImageKind::Ramdisk, 255)));
         assert_eq!(ImageId::new(ImageKind::Kernel, 1).to_string(), "aki-00000001");
         assert_eq!(ReservationId::from_random([0, 1, 9, 10, 35, 36, 71, 255]).as_str(), "r-019az0z3");
+    }
+
+    #[test]
+    fn an_association_names_the_address_and_the_instance() {
+        let id = AssociationId { address: AllocationId::new(10), instance: InstanceId::new(11) };
+        assert_eq!(id.to_string(), "eipassoc-0000000a0000000b");
+        assert_eq!("eipassoc-0000000a0000000b".parse(), Ok(id));
+        for text in [
+            "",
+            "eipassoc-0000000a",
+            "eipassoc-0000000a0000000",
+            "eipassoc-0000000a0000000bc",
+            "eipassoc-00000éa0000000b",
+        ] {
+            assert!(text.parse::<AssociationId>().is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub mod state;
 
 pub use clock::Clock;
 pub use ids::{
-    ImageId, ImageKind, InstanceId, KeyPairId, NetworkId, ParseIdError, ReservationId, SecurityGroupId, VolumeId,
+    AllocationId, AssociationId, ImageId, ImageKind, InstanceId, KeyPairId, NetworkId, ParseIdError, ReservationId,
+    SecurityGroupId, VolumeId,
 };
 pub use names::{GroupName, HostName, KeyName, NameError, ProjectId, UserId};
 pub use net::{Mac, Tag, Vlan, VlanRange};

@@ -28,6 +28,7 @@ fn the_list_says_who_may_do_what() {
         AllocateAddress               NetAdmin
         AssociateAddress              NetAdmin
         DescribeAddresses             Member
+        DescribeAddressesAttribute    Member
         DisassociateAddress           NetAdmin
         ReleaseAddress                NetAdmin
         DescribeImages                Member

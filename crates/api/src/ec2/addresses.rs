@@ -1,23 +1,28 @@
 //! Floating addresses: `AllocateAddress`, `AssociateAddress`, `DisassociateAddress`, `ReleaseAddress`, `DescribeAddresses`.
 //!
-//! They are what EC2 Classic had: named by the address itself, without an allocation's or an association's id.
+//! They are what EC2 Classic had: an address is named by itself, and belongs to no virtual private cloud. Clients of today ask for
+//! one of a VPC and name it by its allocation; they are answered in these words.
+
+mod describe;
 
 use std::net::Ipv4Addr;
 
-use nova_aws::{Filter, Filters, Param, Params, Return, Set};
+use nova_aws::{Param, Params, Return};
 use nova_db::floating_ips::{self, Affected, FloatingError, FloatingIp, Wish};
-use nova_db::{describe, transaction};
-use nova_types::InstanceId;
+use nova_db::{Tx, transaction};
+use nova_failpoint::{Point, hit};
+use nova_types::{AllocationId, AssociationId, InstanceId};
 use serde::Serialize;
+
+pub(crate) use describe::{DescribeAddresses, DescribeAddressesAttribute};
 
 use crate::{actions::Action, caller::Caller, cloud::Cloud, error::Error};
 
-/// The only domain there is: that of EC2 Classic.
-const DOMAIN: &str = "standard";
-
 /// Takes a free address for the project.
 #[derive(Debug)]
-pub(crate) struct AllocateAddress;
+pub(crate) struct AllocateAddress {
+    domain: Domain,
+}
 
 /// The answer to [`AllocateAddress`].
 #[derive(Debug, Serialize)]
@@ -25,38 +30,61 @@ pub(crate) struct AllocateAddress;
 pub(crate) struct AllocateAddressResponse {
     public_ip: String,
     domain: &'static str,
+    /// Left out, as in the other answers, for clients older than these ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocation_id: Option<String>,
 }
 
 impl Action for AllocateAddress {
     type Response = AllocateAddressResponse;
 
     fn parse(params: &mut Params) -> Result<Self, Error> {
-        params.given::<Standard>("Domain")?;
-        Ok(Self)
+        Ok(Self { domain: params.given("Domain")?.unwrap_or(Domain::Standard) })
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<AllocateAddressResponse, Error> {
         let defaults = cloud.config.api.quotas();
-        let address = transaction!(cloud.db, |tx| -> Error {
-            Ok(floating_ips::allocate(tx, &caller.project, &defaults).await?)
+        let (address, one) = transaction!(cloud.db, |tx| -> Error {
+            let address = floating_ips::allocate(tx, &caller.project, &defaults).await?;
+            if matches!(self.domain, Domain::Vpc) {
+                floating_ips::mark_vpc(tx, address).await?;
+            }
+            let one = floating_ips::find_address(tx, caller.scope(), address).await?;
+            hit(Point::AllocateAccepting);
+            Ok((address, one))
         })?;
-        Ok(AllocateAddressResponse { public_ip: address.to_string(), domain: DOMAIN })
+        hit(Point::AllocateAccepted);
+        Ok(AllocateAddressResponse {
+            public_ip: address.to_string(),
+            domain: self.domain.word(),
+            allocation_id: one.filter(|_| caller.version.knows_address_ids()).map(|one| one.id.to_string()),
+        })
     }
 }
 
 /// Binds an address of the project to an instance of the project.
 #[derive(Debug)]
 pub(crate) struct AssociateAddress {
-    address: Ipv4Addr,
+    address: Named,
     wish: Wish,
     moved: bool,
 }
 
+/// The answer to [`AssociateAddress`].
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AssociateAddressResponse {
+    #[serde(rename = "return")]
+    done: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    association_id: Option<String>,
+}
+
 impl Action for AssociateAddress {
-    type Response = Return;
+    type Response = AssociateAddressResponse;
 
     fn parse(params: &mut Params) -> Result<Self, Error> {
-        let address = address(params)?;
+        let address = Named::parse(params)?;
         let instance: Option<InstanceId> = params.given("InstanceId")?;
         let fixed: Option<Ipv4Addr> = params.given("PrivateIpAddress")?;
         let wish = match (instance, fixed) {
@@ -70,14 +98,21 @@ impl Action for AssociateAddress {
         Ok(Self { address, wish, moved: params.given("AllowReassociation")?.unwrap_or(true) })
     }
 
-    async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<Return, Error> {
+    async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<AssociateAddressResponse, Error> {
         let Self { address, wish, moved } = self;
-        let affected = transaction!(cloud.db, |tx| -> Error {
+        let (affected, one) = transaction!(cloud.db, |tx| -> Error {
+            let address = address.resolve(tx, caller).await?;
             let affected = floating_ips::associate(tx, caller.scope(), address, wish, moved).await;
-            affected.map_err(|error| of_wish(error, wish))
+            let affected = affected.map_err(|error| of_wish(error, wish))?;
+            let one = floating_ips::find_address(tx, caller.scope(), address).await?;
+            hit(Point::AssociateAccepting);
+            Ok((affected, one))
         })?;
+        hit(Point::AssociateAccepted);
         tell(cloud, affected).await;
-        Ok(Return)
+        hit(Point::AssociateHinted);
+        let association = one.and_then(|one| one.association()).filter(|_| caller.version.knows_address_ids());
+        Ok(AssociateAddressResponse { done: true, association_id: association.map(|id| id.to_string()) })
     }
 }
 
@@ -96,124 +131,102 @@ fn of_wish(error: FloatingError, wish: Wish) -> Error {
 
 /// Takes an address from its instance; one that no instance has stays as it is.
 #[derive(Debug)]
-pub(crate) struct DisassociateAddress(Ipv4Addr);
+pub(crate) struct DisassociateAddress(Bound);
+
+#[derive(Debug)]
+enum Bound {
+    Address(Ipv4Addr),
+    Association(String),
+}
 
 impl Action for DisassociateAddress {
     type Response = Return;
 
     fn parse(params: &mut Params) -> Result<Self, Error> {
-        if let Some(id) = params.given::<String>("AssociationId")? {
-            return Err(Error::NoSuchAssociation(id));
+        if let Some(id) = params.given("AssociationId")? {
+            params.given::<Ipv4Addr>("PublicIp")?;
+            return Ok(Self(Bound::Association(id)));
         }
-        Ok(Self(params.required("PublicIp")?))
+        Ok(Self(Bound::Address(params.required("PublicIp")?)))
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<Return, Error> {
         let affected = transaction!(cloud.db, |tx| -> Error {
-            Ok(floating_ips::disassociate(tx, caller.scope(), self.0).await?)
+            let address = match &self.0 {
+                Bound::Address(address) => *address,
+                Bound::Association(text) => associated(tx, caller, text).await?,
+            };
+            let affected = floating_ips::disassociate(tx, caller.scope(), address).await?;
+            hit(Point::DisassociateAccepting);
+            Ok(affected)
         })?;
+        hit(Point::DisassociateAccepted);
         tell(cloud, affected).await;
+        hit(Point::DisassociateHinted);
         Ok(Return)
     }
 }
 
 /// Gives an address back, from its instance too if one has it.
 #[derive(Debug)]
-pub(crate) struct ReleaseAddress(Ipv4Addr);
+pub(crate) struct ReleaseAddress(Named);
 
 impl Action for ReleaseAddress {
     type Response = Return;
 
     fn parse(params: &mut Params) -> Result<Self, Error> {
-        address(params).map(Self)
+        Named::parse(params).map(Self)
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<Return, Error> {
-        let affected =
-            transaction!(cloud.db, |tx| -> Error { Ok(floating_ips::release(tx, caller.scope(), self.0).await?) })?;
+        let affected = transaction!(cloud.db, |tx| -> Error {
+            let address = self.0.resolve(tx, caller).await?;
+            let affected = floating_ips::release(tx, caller.scope(), address).await?;
+            hit(Point::ReleaseAccepting);
+            Ok(affected)
+        })?;
+        hit(Point::ReleaseAccepted);
         tell(cloud, affected).await;
+        hit(Point::ReleaseHinted);
         Ok(Return)
     }
 }
 
-/// Lists the project's addresses, or only those named.
+/// Finds the address that is bound as an association says.
+async fn associated(tx: &mut Tx, caller: &Caller, text: &str) -> Result<Ipv4Addr, Error> {
+    let absent = || Error::NoSuchAssociation(text.to_owned());
+    let id: AssociationId = text.parse().map_err(|_| absent())?;
+    let found = floating_ips::find(tx, caller.scope(), id.address).await?;
+    found.filter(|one| one.association() == Some(id)).map(|one| one.address).ok_or_else(absent)
+}
+
+/// The one address that an action is about.
 #[derive(Debug)]
-pub(crate) struct DescribeAddresses {
-    addresses: Vec<Ipv4Addr>,
-    filters: Filters<FloatingIp>,
+enum Named {
+    Address(Ipv4Addr),
+    Allocation(String),
 }
 
-/// The answer to [`DescribeAddresses`].
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct DescribeAddressesResponse {
-    addresses_set: Set<AddressItem>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct AddressItem {
-    public_ip: String,
-    domain: &'static str,
-    /// Empty for an address that no instance has: boto 2 and euca2ools read it by name.
-    instance_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    private_ip_address: Option<String>,
-}
-
-/// Every filter of AWS's whose field an address of EC2 Classic has, or is known not to have.
-const FILTERS: &[Filter<FloatingIp>] = &[
-    ("allocation-id", |_| vec![]),
-    ("association-id", |_| vec![]),
-    ("domain", |_| vec![DOMAIN.to_owned()]),
-    ("instance-id", |one| instance(one).iter().map(ToString::to_string).collect()),
-    ("network-interface-id", |_| vec![]),
-    ("network-interface-owner-id", |_| vec![]),
-    ("private-ip-address", |one| one.bound.iter().map(|bound| bound.fixed.to_string()).collect()),
-    ("public-ip", |one| vec![one.address.to_string()]),
-];
-
-impl Action for DescribeAddresses {
-    type Response = DescribeAddressesResponse;
-
+impl Named {
     fn parse(params: &mut Params) -> Result<Self, Error> {
-        if let Some(id) = params.list::<String>("AllocationId")?.into_iter().next() {
-            return Err(Error::NoSuchAllocation(id));
+        match params.given("AllocationId")? {
+            Some(id) => {
+                params.given::<Ipv4Addr>("PublicIp")?;
+                Ok(Self::Allocation(id))
+            }
+            None => Ok(Self::Address(params.required("PublicIp")?)),
         }
-        Ok(Self { addresses: params.list("PublicIp")?, filters: Filters::parse(params, FILTERS)? })
     }
 
-    async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeAddressesResponse, Error> {
-        let mut all = describe!(cloud.db, &caller.names(), |conn| -> Error {
-            Ok(floating_ips::allocated(conn, caller.scope()).await?)
-        })?;
-        if let Some(absent) = self.addresses.iter().find(|address| !all.iter().any(|one| one.address == **address)) {
-            return Err(FloatingError::NotFound(*absent).into());
-        }
-        all.retain(|one| self.addresses.is_empty() || self.addresses.contains(&one.address));
-        all.retain(|one| self.filters.admit(one));
-        Ok(DescribeAddressesResponse { addresses_set: all.iter().map(item).collect() })
-    }
-}
-
-fn item(one: &FloatingIp) -> AddressItem {
-    AddressItem {
-        public_ip: one.address.to_string(),
-        domain: DOMAIN,
-        instance_id: instance(one).map(|id| id.to_string()).unwrap_or_default(),
-        private_ip_address: one.bound.as_ref().map(|bound| bound.fixed.to_string()),
-    }
-}
-
-fn instance(one: &FloatingIp) -> Option<InstanceId> {
-    one.bound.as_ref().and_then(|bound| bound.instance)
-}
-
-/// Reads the one address that an action is about. Ours have no id, so one that is given names nothing.
-fn address(params: &mut Params) -> Result<Ipv4Addr, Error> {
-    match params.given::<String>("AllocationId")? {
-        Some(id) => Err(Error::NoSuchAllocation(id)),
-        None => Ok(params.required("PublicIp")?),
+    async fn resolve(&self, tx: &mut Tx, caller: &Caller) -> Result<Ipv4Addr, Error> {
+        let text = match self {
+            Self::Address(address) => return Ok(*address),
+            Self::Allocation(text) => text,
+        };
+        let absent = || Error::NoSuchAllocation(text.clone());
+        let id: AllocationId = text.parse().map_err(|_| absent())?;
+        let found = floating_ips::find(tx, caller.scope(), id).await?;
+        found.map(|one| one.address).ok_or_else(absent)
     }
 }
 
@@ -227,13 +240,30 @@ async fn tell(cloud: &Cloud, affected: impl IntoIterator<Item = Affected>) {
 }
 
 /// `Domain` as clients send it.
-struct Standard;
+#[derive(Clone, Copy, Debug)]
+enum Domain {
+    Standard,
+    Vpc,
+}
 
-impl Param for Standard {
-    const EXPECTED: &'static str = "standard: there are no virtual private clouds";
+impl Domain {
+    const fn of(one: &FloatingIp) -> Self {
+        if one.vpc { Self::Vpc } else { Self::Standard }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Vpc => "vpc",
+        }
+    }
+}
+
+impl Param for Domain {
+    const EXPECTED: &'static str = "standard or vpc";
 
     fn read(text: &str) -> Option<Self> {
-        (text == DOMAIN).then_some(Self)
+        [Self::Standard, Self::Vpc].into_iter().find(|domain| domain.word() == text)
     }
 }
 

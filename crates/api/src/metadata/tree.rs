@@ -77,6 +77,8 @@ fn meta_data(view: &InstanceView, around: &Surroundings) -> Node {
     let id = |id: Option<nova_types::ImageId>| Node::text(id.map(|id| id.to_string()).unwrap_or_default());
     let groups: Vec<&str> = view.groups.iter().map(|(_, name)| name.as_str()).collect();
     let location = around.image.as_ref().map(|image| image.location.clone()).unwrap_or_default();
+    // As DescribeInstances has it in `dnsName`.
+    let public = view.floating_ip.map(|address| address.to_string());
     let mut folder = Node::folder([
         ("ami-id", Node::text(instance.image.to_string())),
         ("ami-launch-index", Node::text(instance.launch_index.to_string())),
@@ -92,7 +94,7 @@ fn meta_data(view: &InstanceView, around: &Surroundings) -> Node {
         ("mac", Node::text(instance.mac.to_string())),
         ("mpi", mpi(&around.project)),
         ("placement", Node::folder([("availability-zone", Node::text(zone(view)))])),
-        ("public-hostname", Node::text(&instance.hostname)),
+        ("public-hostname", Node::text(public.unwrap_or_else(|| instance.hostname.clone()))),
         ("public-ipv4", address(view.floating_ip)),
         ("ramdisk-id", id(instance.ramdisk)),
         ("reservation-id", Node::text(instance.reservation.as_str())),
@@ -258,6 +260,18 @@ mod tests {
             ("meta-data/mpi/my key", "10.0.0.5 slots=1"),
         ] {
             assert_eq!(get(path).as_deref(), Some(wanted), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_public_address_and_name_follow_the_floating_address() {
+        let mut view = view();
+        for (floating, address, name) in [(None, "", "i-0000000a"), (Some("192.0.2.7"), "192.0.2.7", "192.0.2.7")] {
+            view.floating_ip = floating.map(|text| text.parse().unwrap());
+            let tree = of_instance(&view, &Surroundings::default());
+            let get = |path| String::from_utf8(tree.walk(path).unwrap().render()).unwrap();
+            assert_eq!((get("meta-data/public-ipv4"), get("meta-data/public-hostname")), (address.into(), name.into()));
+            assert_eq!(get("meta-data/local-hostname"), "i-0000000a");
         }
     }
 

@@ -311,6 +311,11 @@ fn arguments(folder: &Path, network: &DhcpNetwork) -> Result<Vec<String>, DhcpEr
     if let Some(mtu) = network.mtu {
         arguments.push(format!("--dhcp-option=option:mtu,{mtu}"));
     }
+    if !network.domain.contains('.') {
+        // A domain of one word is nobody else's. Else what a name does not have, such as an IPv6 address, is asked of a
+        // server that does not know, for which each look-up in a guest would wait.
+        arguments.push(format!("--local=/{}/", network.domain));
+    }
     if let Some(server) = network.name_server {
         arguments.extend(["--no-resolv".to_owned(), format!("--server={server}")]);
     }

@@ -98,15 +98,18 @@ impl Links for KernelLinks {
         check_name(interface)?;
         let netlink = Netlink::open()?;
         let link = netlink.get(interface).await?;
-        let added = netlink.ensure_address(link.header.index, interface, Ipv4Net::from(address)).await?;
-        if added {
-            let name = interface.to_owned();
-            let told = tokio::task::spawn_blocking(move || announce(&name, address)).await;
-            if let Ok(Err(error)) = told {
-                warn!(interface, %address, %error, "Neighbours were not told of {address}; they find out within minutes.");
-            }
-            info!(interface, %address, "Bound {address} to {interface}.");
+        if netlink.has_address(link.header.index, Ipv4Net::from(address).into()).await? {
+            return Ok(false);
         }
+        // First, for after it nobody would know whether it was said. What comes meanwhile is translated, not looked at.
+        let name = interface.to_owned();
+        let told = tokio::task::spawn_blocking(move || announce(&name, address)).await;
+        if let Ok(Err(error)) = told {
+            warn!(interface, %address, %error, "Neighbours were not told of {address}; they find out within minutes.");
+        }
+        hit(Point::AddressAnnounced);
+        let added = netlink.ensure_address(link.header.index, interface, Ipv4Net::from(address)).await?;
+        info!(interface, %address, "Bound {address} to {interface}.");
         Ok(added)
     }
 
@@ -272,6 +275,10 @@ impl Netlink {
         Ok(changed)
     }
 
+    async fn has_address(&self, index: u32, wanted: IpNet) -> Result<bool, LinkError> {
+        Ok(self.address_messages(Some(index)).await?.iter().any(|message| ip(message) == Some(wanted)))
+    }
+
     pub(super) async fn ensure_address(
         &self,
         index: u32,
@@ -279,8 +286,7 @@ impl Netlink {
         wanted: impl Into<IpNet>,
     ) -> Result<bool, LinkError> {
         let wanted = wanted.into();
-        let has = |message: &AddressMessage| ip(message) == Some(wanted);
-        if self.address_messages(Some(index)).await?.iter().any(has) {
+        if self.has_address(index, wanted).await? {
             return Ok(false);
         }
         let mut add = self.handle.address().add(index, wanted.addr(), wanted.prefix_len());

@@ -48,6 +48,26 @@ async fn what_a_host_has_is_told_as_cactus_did() {
 }
 
 #[tokio::test]
+async fn a_daemon_is_forgotten_when_it_is_gone_and_nobody_needs_it() {
+    let lab = Lab::new();
+    let db = cloud(&lab, 1).await;
+    expect!["no nova-compute on node9; nova-manage service list shows all"]
+        .assert_eq(&lab.refused("service delete node9 nova-compute").await);
+    let refused = lab.refused("service delete node2 nova-compute").await;
+    assert!(
+        refused.starts_with("nova-compute on node2 reported ") && refused.ends_with("; stop it first"),
+        "{refused}"
+    );
+    silent_for(&db, 90).await;
+    expect!["node2 has 1 instances; run nova-manage host evacuate node2 first"]
+        .assert_eq(&lab.refused("service delete node2 nova-compute").await);
+    let gone = "update instances set host = null";
+    db.write().await.unwrap().execute(gone, &[]).await.unwrap();
+    lab.ok("service delete node2 nova-compute").await;
+    assert_eq!(lab.ok("service list node2").await, "");
+}
+
+#[tokio::test]
 async fn a_host_is_evacuated_when_it_was_silent_for_long_or_by_force() {
     let lab = Lab::new();
     let db = cloud(&lab, 250).await;

@@ -10,6 +10,9 @@ use nova_types::network::NetworkPlan;
 use super::*;
 use crate::plan::plan;
 
+/// Whose entries a change wrote, and whose it took away.
+type SetAndGone = (Vec<InstanceId>, Vec<InstanceId>);
+
 struct Lab {
     db: TestDb,
     servers: Arc<FakeDhcpServers>,
@@ -47,7 +50,7 @@ impl Lab {
         self.db.write().await.unwrap().execute(sql, &[]).await.unwrap();
     }
 
-    fn told(&self, bridge: &str) -> (usize, Vec<(Vec<InstanceId>, Vec<InstanceId>)>) {
+    fn told(&self, bridge: &str) -> (usize, Vec<SetAndGone>) {
         let (whole, changes) = self.servers.server(bridge).unwrap().told;
         let ids = |change: DhcpChange| (change.set.iter().map(|host| host.instance).collect(), change.gone);
         (whole, changes.into_iter().map(ids).collect())

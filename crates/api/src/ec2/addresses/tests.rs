@@ -36,6 +36,7 @@ async fn an_address_is_allocated_associated_shown_and_released() {
         <AllocateAddressResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
           <publicIp>192.0.2.1</publicIp>
           <domain>standard</domain>
+          <allocationId>eipalloc-00000001</allocationId>
         </AllocateAddressResponse>
     "#]]
     .assert_eq(&joe.call("AllocateAddress").await.pretty());
@@ -48,12 +49,15 @@ async fn an_address_is_allocated_associated_shown_and_released() {
           <addressesSet>
             <item>
               <publicIp>192.0.2.1</publicIp>
+              <allocationId>eipalloc-00000001</allocationId>
               <domain>standard</domain>
               <instanceId>i-00000001</instanceId>
+              <associationId>eipassoc-0000000100000001</associationId>
               <privateIpAddress>10.0.0.2</privateIpAddress>
             </item>
             <item>
               <publicIp>192.0.2.2</publicIp>
+              <allocationId>eipalloc-00000002</allocationId>
               <domain>standard</domain>
               <instanceId/>
             </item>
@@ -109,13 +113,91 @@ async fn addresses_are_chosen_by_themselves_and_by_filter() {
         ("Filter.1.Name=private-ip-address Filter.1.Value.1=10.0.0.*", &["192.0.2.2"]),
         ("Filter.1.Name=domain Filter.1.Value.1=standard", &["192.0.2.1", "192.0.2.2", "192.0.2.3"]),
         ("Filter.1.Name=domain Filter.1.Value.1=vpc", &[]),
-        ("Filter.1.Name=allocation-id Filter.1.Value.1=*", &[]),
+        ("Filter.1.Name=allocation-id Filter.1.Value.1=eipalloc-00000003", &["192.0.2.3"]),
+        ("AllocationId.1=eipalloc-00000003", &["192.0.2.3"]),
+        ("AllocationId.1=eipalloc-00000003 PublicIp.1=192.0.2.1", &["192.0.2.1", "192.0.2.3"]),
+        ("Filter.1.Name=association-id Filter.1.Value.1=eipassoc-0000000200000001", &["192.0.2.2"]),
         ("PublicIp.1=192.0.2.1 Filter.1.Name=instance-id Filter.1.Value.1=*", &[]),
     ];
     for (call, wanted) in cases {
         let answer = joe.call(&format!("DescribeAddresses {call}")).await;
         assert_eq!(answer.texts("publicIp"), *wanted, "{call}: {}", answer.body);
     }
+}
+
+#[tokio::test]
+async fn clients_of_today_name_addresses_by_allocation_and_association() {
+    let (cloud, ids) = cloud(&[]).await;
+    let joe = cloud.joe();
+    joe.call("AllocateAddress").await;
+    expect![[r#"
+        200
+        <AllocateAddressResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+          <publicIp>192.0.2.2</publicIp>
+          <domain>vpc</domain>
+          <allocationId>eipalloc-00000002</allocationId>
+        </AllocateAddressResponse>
+    "#]]
+    .assert_eq(&joe.call("AllocateAddress Domain=vpc").await.pretty());
+    let to = |id: InstanceId| format!("AssociateAddress AllocationId=eipalloc-00000002 InstanceId={id}");
+    expect![[r#"
+        200
+        <AssociateAddressResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+          <return>true</return>
+          <associationId>eipassoc-0000000200000001</associationId>
+        </AssociateAddressResponse>
+    "#]]
+    .assert_eq(&joe.call(&to(ids[0])).await.pretty());
+    let shown = "DescribeAddresses AllocationId.1=eipalloc-00000002";
+    expect![[r#"
+        200
+        <DescribeAddressesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+          <addressesSet>
+            <item>
+              <publicIp>192.0.2.2</publicIp>
+              <allocationId>eipalloc-00000002</allocationId>
+              <domain>vpc</domain>
+              <instanceId>i-00000001</instanceId>
+              <associationId>eipassoc-0000000200000001</associationId>
+              <privateIpAddress>10.0.0.2</privateIpAddress>
+            </item>
+          </addressesSet>
+        </DescribeAddressesResponse>
+    "#]]
+    .assert_eq(&joe.call(shown).await.pretty());
+    let attribute = "DescribeAddressesAttribute AllocationId.1=eipalloc-00000002 Attribute=domain-name";
+    expect![[r#"
+        200
+        <DescribeAddressesAttributeResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+          <addressSet>
+            <item>
+              <publicIp>192.0.2.2</publicIp>
+              <allocationId>eipalloc-00000002</allocationId>
+            </item>
+          </addressSet>
+        </DescribeAddressesAttributeResponse>
+    "#]]
+    .assert_eq(&joe.call(attribute).await.pretty());
+    let old = cloud.joe().version("2010-08-31").call("DescribeAddresses").await;
+    assert!(!old.body.contains("allocationId") && !old.body.contains("associationId"), "{}", old.body);
+
+    // It moves, and the old association is none any more.
+    joe.call(&to(ids[1])).await;
+    let end = |association: &str| format!("DisassociateAddress AssociationId={association}");
+    let gone = joe.call(&end("eipassoc-0000000200000001")).await;
+    assert_eq!(gone.outcome(), "400 InvalidAssociationID.NotFound");
+    assert_eq!(cloud.eve().call(&end("eipassoc-0000000200000002")).await.outcome(), gone.outcome());
+    assert_eq!(joe.call(&end("eipassoc-0000000200000002")).await.outcome(), "200");
+    assert_eq!(joe.call(shown).await.text("associationId"), None);
+    for call in ["ReleaseAddress AllocationId=eipalloc-00000002", "DescribeAddresses AllocationId.1=eipalloc-00000002"]
+    {
+        assert_eq!(cloud.eve().call(call).await.outcome(), "400 InvalidAllocationID.NotFound", "{call}");
+    }
+    assert_eq!(joe.call("ReleaseAddress AllocationId=eipalloc-00000002").await.outcome(), "200");
+    let again = joe.call("ReleaseAddress AllocationId=eipalloc-00000002").await;
+    assert_eq!(again.outcome(), "400 InvalidAllocationID.NotFound");
+    // Whoever has it next is not told what the last one asked for.
+    assert_eq!(joe.call("AllocateAddress").await.text("domain"), Some("standard"));
 }
 
 #[tokio::test]
@@ -155,7 +237,7 @@ async fn what_cannot_be_is_refused_with_the_code_clients_look_for() {
     let waiting = ids[3];
     for (call, wanted) in [
         ("AllocateAddress", "400 AddressLimitExceeded"),
-        ("AllocateAddress Domain=vpc", "400 InvalidParameterValue"),
+        ("AllocateAddress Domain=moon", "400 InvalidParameterValue"),
         ("AssociateAddress InstanceId=i-00000001", "400 MissingParameter"),
         ("AssociateAddress PublicIp=192.0.2.1", "400 MissingParameter"),
         ("AssociateAddress PublicIp=192.0.2.1 InstanceId=i-000000ff", "400 InvalidInstanceID.NotFound"),
@@ -167,6 +249,8 @@ async fn what_cannot_be_is_refused_with_the_code_clients_look_for() {
         ("ReleaseAddress AllocationId=eipalloc-1", "400 InvalidAllocationID.NotFound"),
         ("ReleaseAddress PublicIp=192.0.2.3", "400 InvalidAddress.NotFound"),
         ("DescribeAddresses AllocationId.1=eipalloc-1", "400 InvalidAllocationID.NotFound"),
+        ("DescribeAddressesAttribute AllocationId.1=eipalloc-1", "400 InvalidAllocationID.NotFound"),
+        ("DescribeAddressesAttribute Attribute=colour", "400 InvalidParameterValue"),
         ("DescribeAddresses PublicIp.1=192.0.2.3", "400 InvalidAddress.NotFound"),
         ("DescribeAddresses Filter.1.Name=colour Filter.1.Value.1=red", "400 InvalidParameterValue"),
     ] {

@@ -53,6 +53,7 @@ fn the_arguments_are_those_of_the_first_nova_and_what_it_lacked() {
         --dhcp-script=/usr/bin/nova-dhcpbridge
         --leasefile-ro
         --no-hosts
+        --local=/novalocal/
         --no-resolv
         --server=9.9.9.9"#]]
     .assert_eq(&arguments.replace(&folder.path().canonicalize().unwrap().display().to_string(), "FOLDER"));
