@@ -97,6 +97,7 @@ fn network(folder: &std::path::Path) -> DhcpNetwork {
         bridge: "br100".to_owned(),
         gateway: Ipv4Addr::new(10, 0, 0, 1),
         cidr: fixtures::name("10.0.0.0/20"),
+        prefix6: None,
         first: Ipv4Addr::new(10, 0, 0, 2),
         domain: "novalocal".to_owned(),
         lease: Duration::from_secs(120),
