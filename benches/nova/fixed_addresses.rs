@@ -142,6 +142,7 @@ fn plan(number: u8) -> NetworkPlan {
     let at = |rest: &str| format!("10.{number}.{rest}");
     NetworkPlan {
         cidr: fixtures::name(&at("0.0/20")),
+        prefix6: None,
         label: None,
         bridge: format!("br{number}"),
         gateway: fixtures::name(&at("0.1")),

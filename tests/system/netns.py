@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from select import select
@@ -44,18 +45,19 @@ class Place:
     def __init__(self, inside=as_it_is):
         self.inside = inside
 
-    def pings(self, other):
-        return subprocess.run(self.inside("ping", "-c", "1", "-W", "1", "-q", other.address), capture_output=True).returncode == 0
+    def pings(self, other, family="v4"):
+        return subprocess.run(self.inside("ping", "-c", "1", "-W", "1", "-q", at(other, family)), capture_output=True).returncode == 0
 
-    def reaches(self, other, port, timeout=0.5):
+    def reaches(self, other, port, timeout=0.5, family="v4"):
         """Whether a TCP connection comes about, and it is that guest who answers."""
-        ask = f"exec 3<>/dev/tcp/{other.address}/{port} && head -n 1 <&3"
+        address = at(other, family)
+        ask = f"exec 3<>/dev/tcp/{address}/{port} && head -n 1 <&3"
         done = subprocess.run(self.inside("timeout", str(timeout), "bash", "-c", ask), capture_output=True, text=True)
-        assert done.returncode != 0 or done.stdout == f"{other.id}\n", f"another guest answers at {other.address}: {done.stdout!r}"
+        assert done.returncode != 0 or done.stdout == f"{other.id}\n", f"another guest answers at {address}: {done.stdout!r}"
         return done.returncode == 0
 
-    def talks(self, other, port):
-        return Talk(self.inside("busybox", "nc", other.address, str(port)), other.id)
+    def talks(self, other, port, family="v4"):
+        return Talk(self.inside("busybox", "nc", at(other, family), str(port)), other.id)
 
 
 class Guest(Place):
@@ -69,6 +71,19 @@ class Guest(Place):
     def address(self):
         """Known once the instance was placed."""
         return self.client.address(self.id)
+
+    @cached_property
+    def address6(self):
+        """The same of IPv6, where the cloud has it."""
+        return self.client.address6(self.id)
+
+    def has_ipv6(self):
+        """Waits until it has made its address of IPv6, and knows that nobody else has it."""
+        said = f"nova-guest: ipv6={self.address6}"
+        eventually(READY_WITHIN, f"{self.id} has {self.address6}", lambda: said in self.console().splitlines())
+
+    def mac(self):
+        return self.host.run(*self.inside("cat", "/sys/class/net/eth0/address")).strip()
 
     @property
     def namespace(self):
@@ -116,6 +131,11 @@ class Guest(Place):
         assert answer == "ack", f"{self.id} asked for {self.address} again; the answer: {answer}"
 
 
+def at(other, family):
+    """Where somebody is reached: by IPv4 (v4) or IPv6 (v6)."""
+    return {"v4": lambda: other.address, "v6": lambda: other.address6}[family]()
+
+
 def namespaces(host):
     """The names of the guests' namespaces on a host."""
     return [line.split()[0] for line in host.run("ip", "netns", "list").splitlines() if line.startswith("nova-")]
@@ -146,6 +166,17 @@ class Talk:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+
+
+@contextmanager
+def running(command):
+    """Has a program run beside the test."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 def a_host(name, number, switches, logs):

@@ -87,8 +87,8 @@ def leave(cloud, *instances):
 
 
 def test_every_failpoint_is_of_an_operation_that_is_tested_here():
-    # Simulated guests have no interfaces: those of `link` are in test_vlan.py.
-    tested = {"launch", "terminate", "unplaced", "refuse", "stop", "start", "reboot", "image", "link"}
+    # Simulated guests have no interfaces: those of `link` are in test_vlan.py, those of `attach` in test_attach.py.
+    tested = {"launch", "terminate", "unplaced", "refuse", "stop", "start", "reboot", "image", "link", "attach"}
     # Nor is there a way to an address of theirs: see test_failpoints_address.py.
     tested |= {"allocate", "release", "associate", "disassociate", "address"}
     assert {name.split(".")[0] for name in listed(None)} == tested

@@ -93,7 +93,8 @@ impl Step<Launch> for BuildBridge {
         }
         let network = launch.look_up_network().await?.clone();
         router::is_there(&launch.host, &network).await?;
-        let (bridge, tag) = (Bridge { name: network.bridge.clone(), address: None, mtu: None }, network.vlan);
+        let (bridge, tag) =
+            (Bridge { name: network.bridge.clone(), address: None, address6: None, mtu: None }, network.vlan);
         if let Some(real) = launch.real() {
             let _no_removal = real.bridges.read().await;
             let made = real.carrier.ensure(&*real.links, &bridge, tag).await;

@@ -1,7 +1,7 @@
 //! Networks: who uses them, which host serves them.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
 use nova_types::network::{Network, NetworkPlan};
@@ -23,7 +23,7 @@ pub use take_over::{abandoned, take_over};
 /// Stores networks and all their addresses. Call it inside a transaction: all or none.
 ///
 /// # Errors
-/// [`DbError::Duplicate`] of a range, a VLAN or, where ranges overlap, of an address.
+/// [`DbError::Duplicate`] of a range, of IPv4 or IPv6, a VLAN or, where ranges overlap, of an address.
 pub async fn create(conn: &mut Conn, plans: &[NetworkPlan]) -> Result<Vec<NetworkId>, DbError> {
     let mut ids = Vec::with_capacity(plans.len());
     for plan in plans {
@@ -36,9 +36,10 @@ pub async fn create(conn: &mut Conn, plans: &[NetworkPlan]) -> Result<Vec<Networ
     Ok(ids)
 }
 
-fn values(plan: &NetworkPlan) -> [Value; 13] {
+fn values(plan: &NetworkPlan) -> [Value; 14] {
     [
         plan.cidr.into(),
+        plan.prefix6.map(|prefix| prefix.to_string()).into(),
         plan.cidr.netmask().into(),
         plan.cidr.broadcast().into(),
         plan.label.as_ref().into(),
@@ -139,6 +140,15 @@ pub async fn publish_vpns(conn: &mut Conn, host: &HostName, address: Ipv4Addr) -
     on_host(conn, host).await
 }
 
+/// Says which address the router of IPv6 has on the link of a network: that of the bridge of the host that serves it.
+/// Nothing happens if that is another host by now.
+///
+/// # Errors
+/// [`DbError::Unavailable`].
+pub async fn publish_router(conn: &mut Conn, id: NetworkId, host: &HostName, router: Ipv6Addr) -> Result<(), DbError> {
+    conn.execute(PUBLISH_ROUTER, &[router.to_string().into(), id.into(), host.into()]).await.map(drop)
+}
+
 /// The networks that `host` serves.
 ///
 /// # Errors
@@ -191,6 +201,8 @@ fn network(row: &Row) -> Result<Network, DbError> {
         id: NetworkId::from_row(row.get("id")?),
         label: row.get("label")?,
         cidr: row.parse("cidr")?,
+        prefix6: row.parse_some("cidr_v6")?,
+        router6: row.parse_some("ra_server")?,
         bridge: row.get("bridge")?,
         gateway: row.parse("gateway")?,
         dhcp_start: row.parse("dhcp_start")?,
@@ -206,9 +218,9 @@ fn network(row: &Row) -> Result<Network, DbError> {
     })
 }
 
-const INSERT: &str = "insert into networks (cidr, netmask, broadcast, label, bridge, gateway, dhcp_start, dns, vlan, \
-     vpn_private_address, vpn_public_port, injected, multi_host) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-const SELECT: &str = "select id, label, cidr, bridge, gateway, dhcp_start, dns, vlan, vpn_private_address, \
+const INSERT: &str = "insert into networks (cidr, cidr_v6, netmask, broadcast, label, bridge, gateway, dhcp_start, dns, vlan, \
+     vpn_private_address, vpn_public_port, injected, multi_host) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const SELECT: &str = "select id, label, cidr, cidr_v6, ra_server, bridge, gateway, dhcp_start, dns, vlan, vpn_private_address, \
      vpn_public_address, vpn_public_port, project_id, host, multi_host, vpn_host from networks where deleted = false";
 const UNUSED: &str = "select id from networks where project_id is null and vlan is not null and deleted = false \
      order by id limit 1 {skip_locked}";
@@ -224,6 +236,8 @@ const CLAIM: &str = "update networks set epoch = case when host = ? then epoch e
 const PUBLISH_VPNS: &str = "update networks set vpn_public_address = ?, vpn_host = ?, updated_at = {now} where host = ? \
      and vpn_private_address is not null and (vpn_public_address is null or vpn_host <> ?) \
      and project_id is not null and deleted = false";
+const PUBLISH_ROUTER: &str =
+    "update networks set ra_server = ?, updated_at = {now} where id = ? and host = ? and deleted = false";
 const WITH_GUESTS_ON: &str = "select distinct f.network_id as id from fixed_ips f \
      join instances i on i.id = f.instance_id where i.host = ? and i.deleted = false and f.deleted = false";
 const LET_GO: &str = "update networks set lease_until = null, updated_at = {now} where host = ? and deleted = false";

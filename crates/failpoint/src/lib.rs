@@ -121,6 +121,13 @@ points! {
     AddressAnnounced         = "address.announced",
     AddressBound             = "address.bound",
 
+    // An interface that carries the host's own addresses comes onto a bridge.
+    AttachJoined             = "attach.joined",
+    AttachAddressed          = "attach.addressed",
+    AttachRouted             = "attach.routed",
+    AttachLeaving            = "attach.leaving",
+    AttachLeft               = "attach.left",
+
     // An interface is there and does not say yet whose it is.
     LinkBridgeMade           = "link.bridge-made",
     LinkSegmentMade          = "link.segment-made",

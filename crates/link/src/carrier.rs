@@ -125,7 +125,7 @@ mod tests {
     use crate::links::FakeLinks;
 
     fn bridge(name: &str) -> Bridge {
-        Bridge { name: name.to_owned(), address: None, mtu: None }
+        Bridge { name: name.to_owned(), address: None, address6: None, mtu: None }
     }
 
     fn tag(number: i64) -> Option<Tag> {

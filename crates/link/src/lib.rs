@@ -10,6 +10,7 @@ mod conntrack;
 pub mod dnsmasq;
 pub mod gateway;
 pub mod guests;
+mod icmp6;
 pub mod links;
 mod machine;
 pub mod neighbours;
@@ -18,4 +19,4 @@ mod sysctl;
 pub mod tunnels;
 
 pub use machine::{MachineError, check_machine, may_change_network};
-pub use sysctl::{SettingError, forward_packets};
+pub use sysctl::{SettingError, forward_ipv6_packets, forward_packets};

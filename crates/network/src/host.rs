@@ -4,7 +4,7 @@ mod entry;
 mod routers;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use nova_db::services::Addresses;
@@ -14,6 +14,7 @@ use nova_link::dnsmasq::Server;
 use nova_link::gateway::Gateway;
 use nova_link::links::{Link, LinkKind};
 use nova_service::chain;
+use nova_types::NetworkId;
 use nova_types::network::Network;
 use tracing::{debug, info, warn};
 
@@ -52,7 +53,11 @@ pub(crate) struct NetworkHost {
     told: Told,
     /// What was last said of a bridge, so that it is said once.
     complaints: BTreeMap<String, String>,
+    /// Whether packets are forwarded already, and those of IPv6.
     forwards: bool,
+    forwards6: bool,
+    /// The address on the link that was last published of each network's router of IPv6.
+    routers: BTreeMap<NetworkId, Ipv6Addr>,
 }
 
 impl NetworkHost {
@@ -76,6 +81,8 @@ impl NetworkHost {
             told: Told::default(),
             complaints: BTreeMap::new(),
             forwards,
+            forwards6: forwards,
+            routers: BTreeMap::new(),
         }
     }
 
@@ -192,10 +199,15 @@ impl NetworkHost {
             nova_link::forward_packets()?;
             self.forwards = true;
         }
+        if served.bridge.address6.is_some() && !self.forwards6 {
+            nova_link::forward_ipv6_packets()?;
+            self.forwards6 = true;
+        }
         self.settings.carrier.ensure(&*self.machine.links, &served.bridge, served.tag).await?;
         if self.entry.is_new(bridge) {
             self.machine.neighbours.announce(bridge, served.dhcp.gateway).await?;
         }
+        self.publish_router(served).await?;
         let changed = self.told.tell(&self.db, &*self.machine.dhcp, served).await?;
         if changed > 0 {
             debug!(bridge, changed, "DHCP hosts of {bridge} changed.");
@@ -208,6 +220,25 @@ impl NetworkHost {
                 self.told.forget(served.id);
             }
         }
+        Ok(())
+    }
+
+    /// Says in the row by which address guests hear their router of IPv6: firewalls let them hear no other. It is found on
+    /// the bridge, which somebody else may have made, once for each network that this host begins to serve.
+    async fn publish_router(&mut self, served: &Served) -> Result<(), NetworkError> {
+        let current = served.router6.is_some() && served.router6 == self.routers.get(&served.id).copied();
+        if served.bridge.address6.is_none() || current {
+            return Ok(());
+        }
+        let links = self.machine.links.list().await?;
+        let bridge = links.iter().find(|link| link.name == served.bridge.name);
+        // None before the first port is on the bridge; the next turn looks again.
+        let Some(router) = bridge.and_then(Link::link_local) else { return Ok(()) };
+        if served.router6 != Some(router) {
+            let (id, host) = (served.id, &self.settings.host);
+            transaction!(self.db, |tx| { networks::publish_router(tx, id, host, router).await })?;
+        }
+        self.routers.insert(served.id, router);
         Ok(())
     }
 

@@ -20,6 +20,8 @@ const MISSED: u64 = 3;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) host: HostName,
+    /// Whether guests have IPv6.
+    pub(crate) ipv6: bool,
     /// How bridges are made. By hand, under `FlatManager`, nothing is set up, and guests get their addresses from a disk.
     pub(crate) carrier: Carrier,
     /// Where the VPNs of projects are reached.
@@ -62,6 +64,7 @@ impl Settings {
         };
         Ok(Self {
             host: config.common.host.clone(),
+            ipv6: config.common.use_ipv6,
             carrier: Carrier::of(wiring, tunnels)?,
             vpn: match flags.vpn_ip {
                 IpAddr::V4(address) => Some(address),

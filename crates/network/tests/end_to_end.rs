@@ -230,6 +230,7 @@ impl Lab {
             vlan_start: 100,
             vpn_start: 1000,
             vpn_clients: 0,
+            range6: None,
             label: None,
             multi_host: false,
         })

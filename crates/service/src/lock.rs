@@ -3,8 +3,13 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::ServiceError;
+
+/// How long a child of a process that is gone may hold its place, and the pause between looks.
+const ORPHANS_HAVE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Holds the place of some daemons on a state folder until it is dropped.
 #[derive(Debug)]
@@ -20,14 +25,21 @@ pub(crate) fn take(folder: &Path, of: &Path, names: &[&str]) -> Result<Lock, Ser
         let path = folder.join(format!("{name}.lock"));
         let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = opened.map_err(|source| failed(&path, source))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let pid = fs::read_to_string(&path).ok().map(|pid| pid.trim().to_owned());
-                let pid = pid.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
+        let begun = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(source)) => return Err(failed(&path, source)),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let pid = fs::read_to_string(&path).ok().map(|pid| pid.trim().to_owned());
+            let pid = pid.filter(|pid| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
+            // Who was killed while it started a program leaves a child that holds the file until it has become that program.
+            let gone = pid.as_ref().is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+            if !gone || begun.elapsed() > ORPHANS_HAVE {
                 return Err(ServiceError::AlreadyRunning { name: (*name).to_owned(), path: of.to_owned(), pid });
             }
-            Err(TryLockError::Error(source)) => return Err(failed(&path, source)),
+            std::thread::sleep(LOOK);
         }
         let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         noted.map_err(|source| failed(&path, source))?;
@@ -52,5 +64,19 @@ mod tests {
         take(&folder, state.path(), &["nova-network"]).unwrap();
         drop(first);
         take(&folder, state.path(), &["nova-compute"]).unwrap();
+    }
+
+    #[test]
+    fn the_place_of_a_dead_process_falls_open_when_its_last_child_lets_go() {
+        let state = tempfile::tempdir().unwrap();
+        let first = take(state.path(), state.path(), &["nova-api"]).unwrap();
+        // More than there can be.
+        fs::write(state.path().join("nova-api.lock"), "4194305\n").unwrap();
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(LOOK * 10);
+            drop(first);
+        });
+        take(state.path(), state.path(), &["nova-api"]).unwrap();
+        child.join().unwrap();
     }
 }

@@ -17,6 +17,7 @@ fn vlan(tag: i64, cidr: &str) -> NetworkPlan {
     let at = |n| nova_types::net::nth(range, n).unwrap();
     NetworkPlan {
         cidr: range,
+        prefix6: Some(format!("fd00:0:0:{tag}::/64").parse().unwrap()),
         label: Some("private".to_owned()),
         bridge: format!("br{tag}"),
         gateway: at(1),
@@ -39,6 +40,7 @@ async fn a_network_is_read_back_and_removed() {
         let found = get(&mut conn, id).await.unwrap();
         assert_eq!((found.vlan.map(Tag::number), found.vpn_public_port, found.dns), (Some(100), Some(1000), None));
         assert_eq!((found.label.as_deref(), found.bridge.as_str()), (Some("private"), "br100"));
+        assert_eq!((found.prefix6, found.router6), (vlan(100, "10.0.0.0/28").prefix6, None));
         assert_eq!(by_cidr(&mut conn, "10.0.0.0/28".parse().unwrap()).await.unwrap(), found);
         assert_eq!(list(&mut conn).await.unwrap(), [found]);
         drop(conn);
@@ -61,7 +63,11 @@ async fn what_overlaps_is_refused_whole() {
         fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
         for (plan, what) in [
             (vlan(101, "10.0.0.0/28"), Unique::NetworkCidr),
-            (vlan(100, "10.0.1.0/28"), Unique::NetworkVlan),
+            (NetworkPlan { prefix6: None, ..vlan(100, "10.0.1.0/28") }, Unique::NetworkVlan),
+            (
+                NetworkPlan { prefix6: vlan(100, "10.0.0.0/28").prefix6, ..vlan(101, "10.0.1.0/28") },
+                Unique::NetworkCidrV6,
+            ),
             (vlan(101, "10.0.0.8/29"), Unique::FixedAddress),
         ] {
             let plans = [vlan(200, "10.2.0.0/28"), plan];
@@ -255,6 +261,21 @@ async fn the_vpn_of_a_project_is_where_it_was_put() {
         let after = vpns(&mut conn).await.unwrap();
         assert_eq!((after[0].address, after[0].port), (Some("172.16.0.9".parse().unwrap()), Some(1200)));
         assert_eq!(after[0].private_address, Some("10.0.0.2".parse().unwrap()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_host_that_serves_a_network_says_who_its_router_is() {
+    dev::each(async |db: &Db| {
+        let id = fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
+        let (one, two): (HostName, HostName) = ("one".parse().unwrap(), "two".parse().unwrap());
+        let router: std::net::Ipv6Addr = "fe80::46e:aff:fe00:1".parse().unwrap();
+        transaction!(db, |tx| { claim(tx, &one, 30).await }).unwrap();
+        transaction!(db, |tx| { crate::networks::publish_router(tx, id, &two, router).await }).unwrap();
+        assert_eq!(get(&mut db.read().await.unwrap(), id).await.unwrap().router6, None);
+        transaction!(db, |tx| { crate::networks::publish_router(tx, id, &one, router).await }).unwrap();
+        assert_eq!(get(&mut db.read().await.unwrap(), id).await.unwrap().router6, Some(router));
     })
     .await;
 }

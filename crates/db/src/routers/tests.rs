@@ -29,6 +29,7 @@ async fn lab(db: &Db) -> (NetworkId, Vec<InstanceId>) {
         vlan: None,
         vpn_private_address: None,
         vpn_public_port: None,
+        prefix6: None,
         multi_host: true,
         reserved_bottom: 2,
         reserved_top: 8,
@@ -126,7 +127,7 @@ async fn guests_take_dhcp_from_their_own_host_and_it_is_seen_when_that_changes()
         let [one, _] = hosts();
         let servers = async || {
             let mut conn = db.read().await.unwrap();
-            let firewall = security_groups::for_host(&mut conn, &one).await.unwrap();
+            let firewall = security_groups::for_host(&mut conn, &one, false).await.unwrap();
             firewall.guests.iter().map(|guest| guest.dhcp_server).collect::<Vec<_>>()
         };
         let stamp = async || security_groups::changed(&mut db.read().await.unwrap(), &one).await.unwrap();

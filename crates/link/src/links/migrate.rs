@@ -5,6 +5,9 @@
 
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
+use nova_failpoint::{Point, hit};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::{LinkUnspec, RouteMessageBuilder};
@@ -26,12 +29,17 @@ pub(super) async fn attach(netlink: &Netlink, link: &LinkMessage, bridge: &LinkM
     if was_on != Some(to.index) {
         let set = LinkUnspec::new_with_index(from.index).controller(to.index).build();
         netlink.set(format!("putting {} on {}", from.name, to.name), set).await?;
+        hit(Point::AttachJoined);
     }
     if !link.header.flags.contains(LinkFlags::Up) {
         let up = LinkUnspec::new_with_index(from.index).up().build();
         netlink.set(format!("setting {} up", from.name), up).await?;
     }
     let addresses = netlink.address_messages(Some(from.index)).await?;
+    if was_on != Some(to.index) && addresses.iter().any(is_global_ipv6) {
+        warn!(interface = %from.name, bridge = %to.name,
+            "{} has IPv6 addresses, which stay there: this host is not reached by them while it is on {}.", from.name, to.name);
+    }
     let addresses: Vec<Ipv4Net> = addresses.iter().filter_map(ipv4).collect();
     if addresses.is_empty() {
         return Ok(());
@@ -53,6 +61,10 @@ pub(super) async fn attach(netlink: &Netlink, link: &LinkMessage, bridge: &LinkM
     Ok(())
 }
 
+fn is_global_ipv6(address: &AddressMessage) -> bool {
+    address.header.family == AddressFamily::Inet6 && address.header.scope == AddressScope::Universe
+}
+
 /// Moves addresses and routes. Those are moved while both have the addresses: whoever dies in between has lost none, and
 /// goes on from there.
 async fn hand_over(
@@ -65,6 +77,7 @@ async fn hand_over(
     for address in addresses {
         netlink.ensure_address(to.index, &to.name, *address).await?;
     }
+    hit(Point::AttachAddressed);
     for route in routes {
         let mut route = route.clone();
         for attribute in &mut route.attributes {
@@ -75,11 +88,14 @@ async fn hand_over(
         let moved = netlink.handle.route().add(route).replace().execute().await;
         moved.map_err(kernel(format!("moving a route to {}", to.name)))?;
     }
+    hit(Point::AttachRouted);
     for message in netlink.address_messages(Some(from.index)).await? {
         if ipv4(&message).is_some_and(|found| addresses.contains(&found)) {
             netlink.delete_address(&from.name, message).await?;
+            hit(Point::AttachLeaving);
         }
     }
+    hit(Point::AttachLeft);
     Ok(())
 }
 

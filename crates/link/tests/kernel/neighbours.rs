@@ -17,7 +17,7 @@ const FAR: &str = "mount -t tmpfs none /run; mkdir -p /run/netns; ip netns add f
     until ip -n far link show br9 | grep -q 'state UP'; do sleep 0.05; done";
 
 fn bare() -> Bridge {
-    Bridge { name: "br9".to_owned(), address: None, mtu: None }
+    Bridge { name: "br9".to_owned(), address: None, address6: None, mtu: None }
 }
 
 async fn asked(uplink: Option<&str>) -> Result<Option<String>, NeighbourError> {

@@ -69,6 +69,7 @@ mod tests {
             bridge: None,
             ours: false,
             up: true,
+            addresses6: Vec::new(),
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         };
         let set = |all: &[&str]| all.iter().map(|text| text.parse().unwrap()).collect::<BTreeSet<Ipv4Addr>>();

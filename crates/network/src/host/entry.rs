@@ -176,7 +176,7 @@ impl NetworkHost {
     async fn ask_one(&self, served: &Served) -> Result<(), KeptOut> {
         let (bridge, gateway) = (&served.bridge.name, served.dhcp.gateway);
         let ask = async {
-            let bare = Bridge { address: None, ..served.bridge.clone() };
+            let bare = Bridge { address: None, address6: None, ..served.bridge.clone() };
             let links = &*self.machine.links;
             self.settings.carrier.ensure(links, &bare, served.tag).await?;
             // Nor does the bridge keep the hardware address that an answer would come from.

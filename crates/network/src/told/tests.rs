@@ -171,6 +171,7 @@ async fn of_many_networks_one_is_compared_in_a_turn_and_each_has_its_turn() {
     for number in 1..=3 {
         let plan = NetworkPlan {
             cidr: fixtures::name(&format!("10.{number}.0.0/29")),
+            prefix6: None,
             label: None,
             bridge: format!("br{number}"),
             gateway: fixtures::name(&format!("10.{number}.0.1")),

@@ -31,6 +31,8 @@ fn service(binary: &str) -> Service {
 fn network() -> Network {
     Network {
         id: NetworkId::new(1),
+        prefix6: None,
+        router6: None,
         label: None,
         cidr: "192.168.0.0/24".parse().unwrap(),
         bridge: "br100".to_owned(),
@@ -103,6 +105,7 @@ pub(super) fn a_guest() -> Guest {
     let view = InstanceView {
         instance: instance(),
         fixed_ip: Some(("192.168.0.2".parse().unwrap(), NetworkId::new(1))),
+        address6: None,
         floating_ip: None,
         groups: vec![(group.id, group.name.clone())],
         host_zone: None,
