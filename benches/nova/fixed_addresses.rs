@@ -151,6 +151,7 @@ fn plan(number: u8) -> NetworkPlan {
         vlan: None,
         vpn_private_address: None,
         vpn_public_port: None,
+        multi_host: false,
         reserved_bottom: 2,
         reserved_top: 1,
     }

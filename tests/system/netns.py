@@ -124,10 +124,10 @@ class Guest(Place):
         except TooLate as late:
             raise TooLate(f"{late}; it said: {self.console()}") from None
 
-    def renews(self):
+    def renews(self, gateway=GATEWAY):
         """Asks for its lease again, which must be granted."""
         mac = self.host.run(*self.inside("cat", "/sys/class/net/eth0/address")).strip()
-        answer = self.host.run(*self.inside(sys.executable, "-I", RENEW, self.address, GATEWAY, mac)).strip()
+        answer = self.host.run(*self.inside(sys.executable, "-I", RENEW, self.address, gateway, mac)).strip()
         assert answer == "ack", f"{self.id} asked for {self.address} again; the answer: {answer}"
 
 

@@ -23,6 +23,7 @@ mod problem;
 mod prune;
 mod reboot;
 mod resources;
+mod router;
 mod run_instance;
 mod seed;
 mod source;

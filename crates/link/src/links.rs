@@ -1,11 +1,11 @@
 //! Bridges and what is on them. Taps are made by the hypervisor; the firewall knows them by name before they exist.
 
-mod announce;
 #[cfg(feature = "fake")]
 mod fake;
 pub(crate) mod flood;
 mod kernel;
 mod migrate;
+mod ports;
 mod segments;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,6 +18,7 @@ use nova_types::{Tag, Vlan, VlanRange};
 #[cfg(feature = "fake")]
 pub use fake::{FakeLinks, links_contract, segments_contract};
 pub use kernel::KernelLinks;
+pub(crate) use ports::leads_somewhere;
 
 use crate::SettingError;
 

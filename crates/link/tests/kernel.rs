@@ -19,6 +19,8 @@ mod ipv6;
 mod many;
 #[path = "kernel/namespace.rs"]
 mod namespace;
+#[path = "kernel/neighbours.rs"]
+mod neighbours;
 #[path = "kernel/vxlan.rs"]
 mod vxlan;
 

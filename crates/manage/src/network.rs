@@ -5,9 +5,10 @@ mod modify;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use ipnet::{Ipv4Net, Ipv6Net};
-use nova_db::{DbError, networks, transaction};
+use nova_db::{DbError, networks, routers, transaction};
 use nova_types::network::{Network, NetworkPlan};
 use nova_types::plan::{self, Request};
+use serde_json::Value;
 
 use crate::context::{Context, given};
 use crate::output::{List, Output, python, shown};
@@ -30,6 +31,9 @@ pub(crate) enum Action {
         fixed_range_v6: Option<String>,
         /// A name for the networks
         label: Option<String>,
+        /// Each host serves its own guests, at an address of its own, and runs nova-network [default: --multi_host]
+        #[arg(long = "multi_host", alias = "multi-host")]
+        multi_host: bool,
     },
     /// List all networks
     List(Output),
@@ -45,12 +49,22 @@ pub(crate) enum Action {
 impl Action {
     pub(crate) async fn run(self, cx: &mut Context<'_, '_>) -> anyhow::Result<()> {
         match self {
-            Self::Create { fixed_range, num_networks, network_size, vlan_start, vpn_start, fixed_range_v6, label } => {
-                let range6 = range6(cx, given(fixed_range_v6.as_ref()))?;
+            Self::Create {
+                fixed_range,
+                num_networks,
+                network_size,
+                vlan_start,
+                vpn_start,
+                fixed_range_v6,
+                label,
+                multi_host,
+            } => {
                 let numbers = [given(num_networks.as_ref()), given(network_size.as_ref())];
                 let firsts = [given(vlan_start.as_ref()), given(vpn_start.as_ref())];
-                let request = request(cx, given(fixed_range.as_ref()), numbers, firsts, given(label.as_ref()))?;
-                create(cx, &Request { range6, ..request }).await
+                let mut request = request(cx, given(fixed_range.as_ref()), numbers, firsts, given(label.as_ref()))?;
+                request.multi_host |= multi_host;
+                request.range6 = range6(cx, given(fixed_range_v6.as_ref()), request.multi_host)?;
+                create(cx, &request).await
             }
             Self::List(output) => list(cx, output).await,
             Self::Modify(arguments) => arguments.run(cx).await,
@@ -90,11 +104,20 @@ fn request(
         vpn_start: number("the first VPN port", vpn_start)?.unwrap_or(flags.vpn_start),
         vpn_clients: flags.cnt_vpn_clients,
         label: label.map(str::to_owned),
+        multi_host: flags.multi_host,
     })
 }
 
-/// The range of IPv6 that networks are to have a part of, if they are to have one.
-fn range6(cx: &mut Context<'_, '_>, range: Option<&str>) -> anyhow::Result<Option<Ipv6Net>> {
+/// The range of IPv6 that networks are to have a part of, if they are to have one. Where each host is a router there would
+/// be as many of them on one link, and guests take only one for theirs: such networks have IPv4 only.
+fn range6(cx: &mut Context<'_, '_>, range: Option<&str>, multi_host: bool) -> anyhow::Result<Option<Ipv6Net>> {
+    if cx.config.common.use_ipv6 && multi_host {
+        if range.is_some() {
+            bail!("networks with a router on each host have no IPv6");
+        }
+        cx.note("Networks with a router on each host have no IPv6.");
+        return Ok(None);
+    }
     if !cx.config.common.use_ipv6 {
         if range.is_some() {
             cx.note("The range of IPv6 is not used: --use_ipv6 is off.");
@@ -176,14 +199,24 @@ fn collision(plans: &[NetworkPlan], there: &[Network]) -> Option<String> {
 }
 
 async fn list(cx: &mut Context<'_, '_>, output: Output) -> anyhow::Result<()> {
-    let networks = networks::list(&mut cx.db.read().await?).await?;
+    let mut conn = cx.db.read().await?;
+    let (networks, own) = (networks::list(&mut conn).await?, routers::list(&mut conn).await?);
+    drop(conn);
+    let serving = |n: &Network| match n.multi_host {
+        false => shown(n.host.as_ref()),
+        true => {
+            let here = own.iter().filter(|router| router.network == n.id);
+            let hosts: Vec<String> = here.map(|router| format!("{} ({})", router.host, router.address)).collect();
+            if hosts.is_empty() { Value::Null } else { hosts.join(", ").into() }
+        }
+    };
     let row = |n: Network| {
         let netmask = shown(Some(n.cidr.netmask()));
         let (cidr, start, dns) = (shown(Some(n.cidr)), shown(Some(n.dhcp_start)), shown(n.dns));
-        let more = (shown(Some(n.bridge)), shown(n.project), shown(n.host), shown(n.prefix6));
-        [cidr, netmask, start, dns, more.0, more.1, more.2, more.3]
+        let more = (shown(Some(&n.bridge)), shown(n.project.as_ref()), serving(&n), shown(n.prefix6));
+        [cidr, netmask, start, dns, more.0, more.1, more.2, more.3, n.multi_host.into()]
     };
-    let columns = ["network", "netmask", "start address", "DNS", "bridge", "project", "host", "IPv6"];
+    let columns = ["network", "netmask", "start address", "DNS", "bridge", "project", "host", "IPv6", "multi_host"];
     let list = List { columns, rows: networks.into_iter().map(row).collect() };
     let line = |cells: [&str; 4]| format!("{:<18}\t{:<15}\t{:<15}\t{:<15}", cells[0], cells[1], cells[2], cells[3]);
     let heading = line(["network", "netmask", "start address", "DNS"]);

@@ -9,7 +9,7 @@ use nova_link::dnsmasq::DhcpNetwork;
 use nova_link::gateway::{Gateway, GuestNetwork, Vpn};
 use nova_link::links::Bridge;
 use nova_types::network::Network;
-use nova_types::{NetworkId, Tag};
+use nova_types::{HostName, NetworkId, Tag};
 
 use crate::settings::Settings;
 
@@ -23,6 +23,8 @@ pub(crate) struct Served {
     pub(crate) router6: Option<Ipv6Addr>,
     pub(crate) dhcp: DhcpNetwork,
     pub(crate) guests: GuestNetwork,
+    /// The host whose guests are served, where those of others are theirs to serve.
+    pub(crate) only_of: Option<HostName>,
 }
 
 /// What this host serves, by bridge, and the networks that it cannot because their bridge carries another.
@@ -64,6 +66,7 @@ fn serve(network: &Network, settings: &Settings) -> Served {
     Served {
         id,
         tag: vlan,
+        only_of: network.multi_host.then(|| settings.host.clone()),
         bridge: Bridge {
             name: bridge.clone(),
             address: Ipv4Net::new(gateway, cidr.prefix_len()).ok(),
@@ -125,6 +128,8 @@ pub(crate) mod tests {
             folder: "/nowhere".into(),
             domain: "novalocal".into(),
             lease: Duration::from_secs(120),
+            renew: Duration::from_secs(10),
+            lease_seconds: 30,
             name_server: None,
             fixed_range: "192.160.0.0/12".parse().unwrap(),
             routing_source: Ipv4Addr::new(172, 16, 0, 9),
@@ -153,6 +158,8 @@ pub(crate) mod tests {
             vpn_public_port: None,
             project: None,
             host: None,
+            multi_host: false,
+            vpn_host: None,
         }
     }
 

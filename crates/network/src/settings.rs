@@ -13,6 +13,9 @@ use nova_types::HostName;
 
 use crate::NetworkError;
 
+/// After how many renewals that did not come a network may be another's.
+const MISSED: u64 = 3;
+
 /// Flags, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -28,6 +31,9 @@ pub(crate) struct Settings {
     pub(crate) folder: PathBuf,
     pub(crate) domain: String,
     pub(crate) lease: Duration,
+    /// How often the lease of this host's networks is renewed, and how long they stay its own when it falls silent.
+    pub(crate) renew: Duration,
+    pub(crate) lease_seconds: i32,
     pub(crate) name_server: Option<Ipv4Addr>,
     pub(crate) fixed_range: Ipv4Net,
     pub(crate) routing_source: Ipv4Addr,
@@ -69,6 +75,9 @@ impl Settings {
             folder: flags.networks_path.clone(),
             domain: flags.dhcp_domain.clone(),
             lease: flags.dhcp_lease_time,
+            renew: config.common.report_interval,
+            lease_seconds: i32::try_from(config.common.report_interval.as_secs().saturating_mul(MISSED))
+                .unwrap_or(i32::MAX),
             name_server: flags.dns_server,
             fixed_range: flags.fixed_range,
             routing_source,

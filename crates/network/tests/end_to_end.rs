@@ -232,6 +232,7 @@ impl Lab {
             vpn_clients: 0,
             range6: None,
             label: None,
+            multi_host: false,
         })
         .unwrap();
         let network = transaction!(db, |tx| { networks::create(tx, &plans).await }).unwrap()[0];

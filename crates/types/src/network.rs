@@ -62,8 +62,12 @@ pub struct Network {
     pub vpn_public_port: Option<u16>,
     /// The one project that uses it; `None` for all, or for none yet where each has its own.
     pub project: Option<ProjectId>,
-    /// The host that serves it.
+    /// The host that serves it; with `multi_host`, none.
     pub host: Option<HostName>,
+    /// Whether each host serves its own guests, at an address of its own.
+    pub multi_host: bool,
+    /// The host that wrote its own as [`Network::vpn_public_address`]; none if an administrator wrote it.
+    pub vpn_host: Option<HostName>,
 }
 
 /// A network that is to be stored, with its addresses.
@@ -89,6 +93,8 @@ pub struct NetworkPlan {
     pub vpn_private_address: Option<Ipv4Addr>,
     /// See [`Network::vpn_public_port`].
     pub vpn_public_port: Option<u16>,
+    /// See [`Network::multi_host`].
+    pub multi_host: bool,
     /// How many addresses at the start are never given out.
     pub reserved_bottom: u32,
     /// How many addresses at the end are never given out; the broadcast address is one.

@@ -34,6 +34,8 @@ pub struct Request {
     pub vpn_clients: u32,
     /// A name for the networks.
     pub label: Option<String>,
+    /// Whether each host serves its own guests.
+    pub multi_host: bool,
 }
 
 /// Why no network can be made of it.
@@ -73,6 +75,9 @@ pub enum PlanError {
     /// A flat bridge carries one network.
     #[error("a flat bridge carries one network, not {0}")]
     OneFlatNetwork(u32),
+    /// Nobody has an address of its own in a network that is routed by others.
+    #[error("under FlatManager no host serves a network, so none can serve its own guests (--multi_host)")]
+    MultiHostByHand,
     /// The tags do not reach.
     #[error(transparent)]
     Vlan(#[from] VlanRange),
@@ -98,6 +103,9 @@ pub fn plan(request: &Request) -> Result<Vec<NetworkPlan>, PlanError> {
     let top = if own { 1 + request.vpn_clients } else { 1 };
     if request.count == 0 {
         return Err(PlanError::NoNetworks);
+    }
+    if request.multi_host && request.manager == ManagerKind::Flat {
+        return Err(PlanError::MultiHostByHand);
     }
     if !own && request.count > 1 {
         return Err(PlanError::OneFlatNetwork(request.count));
@@ -139,6 +147,7 @@ fn one(request: &Request, index: u32, size: u32, prefix: u8, reserved: (u32, u32
         vlan: tag,
         vpn_private_address: own.then(|| at(2)),
         vpn_public_port: port.filter(|_| own),
+        multi_host: request.multi_host,
         reserved_bottom: reserved.0,
         reserved_top: reserved.1,
     })
@@ -170,6 +179,7 @@ mod tests {
             vpn_start: 1000,
             vpn_clients: 0,
             label: None,
+            multi_host: false,
         }
     }
 

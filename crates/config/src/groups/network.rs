@@ -18,6 +18,8 @@ flags! {
         network_manager: ManagerKind = "nova.network.manager.VlanManager",
         /// Leave this machine's network alone, for simulated guests: bridges, firewall and DHCP are only remembered.
         fake_network: bool = "false",
+        /// Networks that are made from now on have a router on each host, for its own guests: each host runs nova-network.
+        multi_host: bool = "false",
         /// Bridge of the flat managers.
         flat_network_bridge: String = "br100",
         /// Interface that FlatDHCPManager puts into that bridge; none on a single host.

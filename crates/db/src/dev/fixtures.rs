@@ -81,6 +81,7 @@ pub async fn flat_network(db: &Db, prefix: u8) -> NetworkId {
         vlan: None,
         vpn_private_address: None,
         vpn_public_port: None,
+        multi_host: false,
         reserved_bottom: 2,
         reserved_top: 1,
     };

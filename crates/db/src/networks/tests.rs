@@ -4,8 +4,8 @@ use nova_types::network::NetworkPlan;
 use nova_types::{HostName, ProjectId, Tag};
 
 use super::{
-    by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, publish_vpns, release, set_host,
-    set_project, set_vpn, vpns, with_guests_on,
+    abandoned, by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, publish_vpns, release,
+    set_host, set_project, set_vpn, take_over, vpns, with_guests_on,
 };
 use crate::dev::{self, fixtures};
 use crate::error::{DbError, Unique};
@@ -26,6 +26,7 @@ fn vlan(tag: i64, cidr: &str) -> NetworkPlan {
         vlan: Some(Tag::try_from(tag).unwrap()),
         vpn_private_address: Some(at(2)),
         vpn_public_port: Some(1000),
+        multi_host: false,
         reserved_bottom: 3,
         reserved_top: 1,
     }
@@ -174,17 +175,24 @@ async fn a_flat_network_is_everybodys() {
 #[tokio::test]
 async fn a_network_is_served_by_one_host_until_its_lease_is_over() {
     dev::each(async |db: &Db| {
-        fixtures::flat_network(db, 28).await;
+        let id = fixtures::flat_network(db, 28).await;
         let (one, two): (HostName, HostName) = (fixtures::name("one"), fixtures::name("two"));
         let mut conn = db.write().await.unwrap();
+        assert_eq!(abandoned(&mut conn, &one).await.unwrap(), [], "nobody had it");
         assert_eq!(claim(&mut conn, &one, 30).await.unwrap().len(), 1);
         assert_eq!(claim(&mut conn, &two, 30).await.unwrap(), []);
+        assert_eq!(abandoned(&mut conn, &two).await.unwrap(), []);
+        assert_eq!(take_over(&mut conn, &two, &[id], 30).await.unwrap(), [], "its lease is not over");
         assert_eq!(claim(&mut conn, &one, 0).await.unwrap().len(), 1);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        assert_eq!(claim(&mut conn, &two, 30).await.unwrap().len(), 1);
+        assert_eq!(claim(&mut conn, &two, 30).await.unwrap(), [], "it must be asked for first");
+        assert_eq!(abandoned(&mut conn, &one).await.unwrap(), [], "it is its own");
+        assert_eq!(abandoned(&mut conn, &two).await.unwrap().len(), 1);
+        assert_eq!(take_over(&mut conn, &two, &[], 30).await.unwrap(), []);
+        assert_eq!(take_over(&mut conn, &two, &[id], 30).await.unwrap().len(), 1);
         assert_eq!(on_host(&mut conn, &one).await.unwrap(), []);
         release(&mut conn, &two).await.unwrap();
-        assert_eq!(claim(&mut conn, &one, 30).await.unwrap().len(), 1);
+        assert_eq!(take_over(&mut conn, &one, &[id], 30).await.unwrap().len(), 1);
         let epoch = conn.one("select epoch from networks", &[]).await.unwrap().get::<i32>("epoch").unwrap();
         assert_eq!(epoch, 3);
     })
@@ -226,7 +234,9 @@ async fn a_network_is_given_to_a_host_and_the_old_one_claims_it_no_more() {
         assert_eq!(claim(&mut conn, &one, 30).await.unwrap(), []);
         assert_eq!(claim(&mut conn, &two, 30).await.unwrap().len(), 1);
         set_host(&mut conn, id, None, 30).await.unwrap();
-        assert_eq!(claim(&mut conn, &one, 30).await.unwrap().len(), 1);
+        assert_eq!(claim(&mut conn, &one, 30).await.unwrap(), [], "the old host may serve it still");
+        assert_eq!(abandoned(&mut conn, &one).await.unwrap().len(), 1);
+        assert_eq!(take_over(&mut conn, &one, &[id], 30).await.unwrap().len(), 1);
         let epoch = conn.one("select epoch from networks", &[]).await.unwrap().get::<i32>("epoch").unwrap();
         assert_eq!(epoch, 3, "each change of hands counts");
         let absent = set_host(&mut conn, nova_types::NetworkId::new(99), None, 30).await;

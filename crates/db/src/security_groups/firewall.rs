@@ -12,7 +12,7 @@ use nova_types::{HostName, InstanceId, NetworkId, Prefix64, ProjectId, SecurityG
 use tracing::warn;
 
 use super::rules;
-use crate::{Conn, DbError, Row};
+use crate::{Conn, DbError, Row, routers};
 
 /// A mark of everything that a host's firewall depends on: where it is the same, nothing has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct FirewallStamp {
     /// For every network with a guest here: how many addresses are held, and two sums over their holders; its prefix and
     /// router of IPv6.
     networks: BTreeMap<i32, NetworkMark>,
+    /// This host's own addresses: its guests are served from there.
+    routers: BTreeMap<NetworkId, std::net::Ipv4Addr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ struct NetworkMark {
     ipv6: (Option<String>, Option<String>),
 }
 
-/// Reads the mark of a host: two queries, no row per guest. Read it **before** [`for_host`], so that a change in
+/// Reads the mark of a host: three queries, no row per guest. Read it **before** [`for_host`], so that a change in
 /// between is seen the next time.
 ///
 /// # Errors
@@ -71,6 +73,7 @@ pub async fn changed(conn: &mut Conn, host: &HostName) -> Result<FirewallStamp, 
         };
         stamp.networks.insert(row.get("network_id")?, mark);
     }
+    stamp.routers = routers::of_host(conn, host).await?;
     Ok(stamp)
 }
 
@@ -83,11 +86,12 @@ pub async fn changed(conn: &mut Conn, host: &HostName) -> Result<FirewallStamp, 
 /// Only where the database fails.
 pub async fn for_host(conn: &mut Conn, host: &HostName, ipv6: bool) -> Result<HostFirewall, DbError> {
     const GUESTS: &str = "
-        select i.id, i.project_id, i.mac_address, f.address, f.network_id, n.bridge, n.gateway,
-               n.cidr_v6, n.ra_server
+        select i.id, i.project_id, i.mac_address, f.address, f.network_id, n.bridge,
+               coalesce(r.address, n.gateway) as gateway, n.cidr_v6, n.ra_server
           from instances i
           join fixed_ips f on f.instance_id = i.id and f.deleted = false
           join networks n on n.id = f.network_id
+          left join fixed_ips r on r.network_id = f.network_id and r.host = i.host and r.deleted = false
          where i.host = ? and i.deleted = false order by i.id";
     const GROUPS: &str = "
         select a.instance_id, a.security_group_id

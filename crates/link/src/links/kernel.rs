@@ -13,8 +13,8 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 use tracing::{info, warn};
 
-use super::announce::announce;
 use super::{Bridge, Link, LinkError, LinkKind, Links, Segment, check_name, migrate, segments};
+use crate::neighbours::announce;
 use crate::sysctl;
 
 /// What marks an interface as made by us: its alias, as `ip link` shows it.
@@ -91,7 +91,7 @@ impl Links for KernelLinks {
                 netlink.delete_address(interface, message).await?;
             }
         }
-        Ok(())
+        netlink.forget_gateway(&link, address).await
     }
 
     async fn bind(&self, interface: &str, address: Ipv4Addr) -> Result<bool, LinkError> {
@@ -261,8 +261,7 @@ impl Netlink {
         // Without one of its own a bridge borrows the hardware address of a port and changes it as guests come and go,
         // and guests keep the old one of their router for minutes. From the gateway it is the same on any network host.
         if let Some(gateway) = wanted.address {
-            let [a, b, c, d] = gateway.addr().octets();
-            let address = LinkAttribute::Address(vec![0x06, 0x6e, a, b, c, d]);
+            let address = LinkAttribute::Address(of_gateway(gateway.addr()).to_vec());
             if let LinkAttribute::Address(bytes) = &address
                 && !found.attributes.contains(&address)
             {
@@ -273,6 +272,17 @@ impl Netlink {
         }
         settle_ipv6(found, wanted)?;
         Ok(changed)
+    }
+
+    /// Gives a bridge that was a gateway's a hardware address of its own: the gateway's goes with it to another host, and
+    /// what is sent there from this one would stay here.
+    async fn forget_gateway(&self, link: &LinkMessage, gateway: Ipv4Addr) -> Result<(), LinkError> {
+        if !ours(link) || !link.attributes.contains(&LinkAttribute::Address(of_gateway(gateway).to_vec())) {
+            return Ok(());
+        }
+        let [a, b, c, d] = rand::random();
+        let set = LinkUnspec::new_with_index(link.header.index).address(vec![0x06, 0x6f, a, b, c, d]).build();
+        self.set(format!("setting the hardware address of {}", name(link)), set).await
     }
 
     async fn has_address(&self, index: u32, wanted: IpNet) -> Result<bool, LinkError> {
@@ -394,6 +404,12 @@ pub(super) fn link_infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> 
         LinkAttribute::LinkInfo(infos) => infos.as_slice(),
         _ => &[],
     })
+}
+
+/// The hardware address of a bridge that has a gateway's address.
+const fn of_gateway(gateway: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = gateway.octets();
+    [0x06, 0x6e, a, b, c, d]
 }
 
 fn is_bridge(link: &LinkMessage) -> bool {

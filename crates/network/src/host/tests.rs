@@ -1,6 +1,8 @@
 //! One turn of the network host after another, on fakes.
 
+mod entry;
 mod floating;
+mod routers;
 mod vxlan;
 
 use std::net::Ipv4Addr;
@@ -13,6 +15,7 @@ use nova_link::carrier::Carrier;
 use nova_link::dnsmasq::{DhcpServers, FakeDhcpServers};
 use nova_link::gateway::FakeNetworkFirewall;
 use nova_link::links::{FakeLinks, Links};
+use nova_link::neighbours::FakeNeighbours;
 use nova_types::instance::NewInstances;
 use nova_types::network::ManagerKind;
 use nova_types::{ImageId, ImageKind, InstanceId, Mac, NetworkId, ReservationId};
@@ -70,6 +73,7 @@ impl Lab {
             vpn_start: 1000,
             vpn_clients: 0,
             label: None,
+            multi_host: false,
         };
         let plans = nova_types::plan::plan(&request).unwrap();
         let ids = transaction!(self.db, |tx| { networks::create(tx, &plans).await }).unwrap();
@@ -139,6 +143,7 @@ fn host_on(
         Settings { host: name.parse().unwrap(), folder: folder.to_owned(), ..crate::plan::tests::settings() };
     let machine = Machine {
         links: Arc::<FakeLinks>::clone(links),
+        neighbours: Arc::<FakeNeighbours>::default(),
         tunnels: Arc::<FakeLinks>::clone(links),
         firewall: Arc::<FakeNetworkFirewall>::clone(firewall),
         dhcp: Arc::<FakeDhcpServers>::clone(dhcp),

@@ -180,6 +180,7 @@ async fn of_many_networks_one_is_compared_in_a_turn_and_each_has_its_turn() {
             vlan: None,
             vpn_private_address: None,
             vpn_public_port: None,
+            multi_host: false,
             reserved_bottom: 2,
             reserved_top: 1,
         };

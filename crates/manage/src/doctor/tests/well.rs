@@ -43,6 +43,8 @@ fn network() -> Network {
         vpn_private_address: None,
         vpn_public_address: None,
         vpn_public_port: None,
+        multi_host: false,
+        vpn_host: None,
         project: None,
         host: Some("node1".parse().unwrap()),
     }
@@ -62,6 +64,7 @@ pub(super) fn machine() -> Machine {
         simulated: false,
         daemons: ["nova-api", "nova-scheduler", "nova-network", "nova-compute"].map(service).into(),
         down_after: 60,
+        abandoned: vec![],
         networks: vec![network()],
         flat_interface: None,
         vlan_interface: "eth0".to_owned(),
