@@ -59,12 +59,12 @@ impl Action {
                 label,
                 multi_host,
             } => {
-                let multi_host = multi_host || cx.config.network.multi_host;
-                let range6 = range6(cx, given(fixed_range_v6.as_ref()))?.filter(|_| !multi_host);
                 let numbers = [given(num_networks.as_ref()), given(network_size.as_ref())];
                 let firsts = [given(vlan_start.as_ref()), given(vpn_start.as_ref())];
-                let request = request(cx, given(fixed_range.as_ref()), numbers, firsts, given(label.as_ref()))?;
-                create(cx, &Request { range6, multi_host, ..request }).await
+                let mut request = request(cx, given(fixed_range.as_ref()), numbers, firsts, given(label.as_ref()))?;
+                request.multi_host |= multi_host;
+                request.range6 = range6(cx, given(fixed_range_v6.as_ref()), request.multi_host)?;
+                create(cx, &request).await
             }
             Self::List(output) => list(cx, output).await,
             Self::Modify(arguments) => arguments.run(cx).await,
@@ -108,8 +108,16 @@ fn request(
     })
 }
 
-/// The range of IPv6 that networks are to have a part of, if they are to have one.
-fn range6(cx: &mut Context<'_, '_>, range: Option<&str>) -> anyhow::Result<Option<Ipv6Net>> {
+/// The range of IPv6 that networks are to have a part of, if they are to have one. Where each host is a router there would
+/// be as many of them on one link, and guests take only one for theirs: such networks have IPv4 only.
+fn range6(cx: &mut Context<'_, '_>, range: Option<&str>, multi_host: bool) -> anyhow::Result<Option<Ipv6Net>> {
+    if cx.config.common.use_ipv6 && multi_host {
+        if range.is_some() {
+            bail!("networks with a router on each host have no IPv6");
+        }
+        cx.note("Networks with a router on each host have no IPv6.");
+        return Ok(None);
+    }
     if !cx.config.common.use_ipv6 {
         if range.is_some() {
             cx.note("The range of IPv6 is not used: --use_ipv6 is off.");
@@ -205,10 +213,10 @@ async fn list(cx: &mut Context<'_, '_>, output: Output) -> anyhow::Result<()> {
     let row = |n: Network| {
         let netmask = shown(Some(n.cidr.netmask()));
         let (cidr, start, dns) = (shown(Some(n.cidr)), shown(Some(n.dhcp_start)), shown(n.dns));
-        let more = (shown(Some(&n.bridge)), shown(n.project.as_ref()), serving(&n), n.multi_host, shown(n.prefix6));
-        [cidr, netmask, start, dns, more.0, more.1, more.2, more.3.into(), more.4]
+        let more = (shown(Some(&n.bridge)), shown(n.project.as_ref()), serving(&n), shown(n.prefix6));
+        [cidr, netmask, start, dns, more.0, more.1, more.2, more.3, n.multi_host.into()]
     };
-    let columns = ["network", "netmask", "start address", "DNS", "bridge", "project", "host", "multi_host", "IPv6"];
+    let columns = ["network", "netmask", "start address", "DNS", "bridge", "project", "host", "IPv6", "multi_host"];
     let list = List { columns, rows: networks.into_iter().map(row).collect() };
     let line = |cells: [&str; 4]| format!("{:<18}\t{:<15}\t{:<15}\t{:<15}", cells[0], cells[1], cells[2], cells[3]);
     let heading = line(["network", "netmask", "start address", "DNS"]);

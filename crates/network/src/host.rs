@@ -204,10 +204,10 @@ impl NetworkHost {
             self.forwards6 = true;
         }
         self.settings.carrier.ensure(&*self.machine.links, &served.bridge, served.tag).await?;
+        self.publish_router(served).await?;
         if self.entry.is_new(bridge) {
             self.machine.neighbours.announce(bridge, served.dhcp.gateway).await?;
         }
-        self.publish_router(served).await?;
         let changed = self.told.tell(&self.db, &*self.machine.dhcp, served).await?;
         if changed > 0 {
             debug!(bridge, changed, "DHCP hosts of {bridge} changed.");

@@ -21,6 +21,7 @@ fn hosts() -> [HostName; 2] {
 async fn lab(db: &Db) -> (NetworkId, Vec<InstanceId>) {
     let plan = NetworkPlan {
         cidr: fixtures::name("10.0.0.0/28"),
+        prefix6: None,
         label: None,
         bridge: "br100".to_owned(),
         gateway: at("10.0.0.1"),
@@ -29,7 +30,6 @@ async fn lab(db: &Db) -> (NetworkId, Vec<InstanceId>) {
         vlan: None,
         vpn_private_address: None,
         vpn_public_port: None,
-        prefix6: None,
         multi_host: true,
         reserved_bottom: 2,
         reserved_top: 8,

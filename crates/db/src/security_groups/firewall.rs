@@ -87,8 +87,7 @@ pub async fn changed(conn: &mut Conn, host: &HostName) -> Result<FirewallStamp, 
 pub async fn for_host(conn: &mut Conn, host: &HostName, ipv6: bool) -> Result<HostFirewall, DbError> {
     const GUESTS: &str = "
         select i.id, i.project_id, i.mac_address, f.address, f.network_id, n.bridge,
-               coalesce(r.address, n.gateway) as gateway,
-               n.cidr_v6, n.ra_server
+               coalesce(r.address, n.gateway) as gateway, n.cidr_v6, n.ra_server
           from instances i
           join fixed_ips f on f.instance_id = i.id and f.deleted = false
           join networks n on n.id = f.network_id
