@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -15,8 +16,6 @@ from wait import TooLate, eventually
 
 READY_WITHIN = 30
 PORTS = (22, 80)
-# The first address of the clouds' only network.
-GATEWAY = "10.44.0.1"
 PROCESSES = ("nova-netns-gues", "busybox")
 RENEW = Path(__file__).with_name("renew.py")
 
@@ -113,8 +112,14 @@ class Guest(Place):
     def renews(self):
         """Asks for its lease again, which must be granted."""
         mac = self.host.run(*self.inside("cat", "/sys/class/net/eth0/address")).strip()
-        answer = self.host.run(*self.inside(sys.executable, "-I", RENEW, self.address, GATEWAY, mac)).strip()
+        # `default via ADDRESS dev eth0`
+        gateway = self.host.run(*self.inside("ip", "-4", "route", "show", "default")).split()[2]
+        answer = self.host.run(*self.inside(sys.executable, "-I", RENEW, self.address, gateway, mac)).strip()
         assert answer == "ack", f"{self.id} asked for {self.address} again; the answer: {answer}"
+
+    def client_asks(self):
+        """Has its own DHCP client ask for its lease again; it needs seconds if it loses the answer."""
+        os.kill(self.processes()["busybox"], signal.SIGUSR1)
 
 
 def namespaces(host):

@@ -216,8 +216,8 @@ def test_guests_know_how_large_a_packet_may_be_and_such_a_packet_gets_through_un
     mtu = lambda guest: guest.runs("cat", "/sys/class/net/eth0/mtu").strip()  # noqa: E731
     assert mtu(one) == mtu(far) == "1450"
     one.runs("ip", "link", "set", "eth0", "mtu", "1300")
-    one.renews()
-    eventually(5, "DHCP said it", lambda: mtu(one) == "1450")
+    one.client_asks()
+    eventually(30, "DHCP said it", lambda: mtu(one) == "1450")
     gateway = lab.cloud.rows("select gateway from networks where project_id = 'acme'")[0][0]
     for to in (far.address, gateway):
         large = lambda size: one.can("ping", "-c", "1", "-W", "2", "-M", "do", "-s", size, to)  # noqa: E731
