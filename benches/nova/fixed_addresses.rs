@@ -142,6 +142,7 @@ fn plan(number: u8) -> NetworkPlan {
     let at = |rest: &str| format!("10.{number}.{rest}");
     NetworkPlan {
         cidr: fixtures::name(&at("0.0/20")),
+        prefix6: None,
         label: None,
         bridge: format!("br{number}"),
         gateway: fixtures::name(&at("0.1")),
@@ -150,6 +151,7 @@ fn plan(number: u8) -> NetworkPlan {
         vlan: None,
         vpn_private_address: None,
         vpn_public_port: None,
+        multi_host: false,
         reserved_bottom: 2,
         reserved_top: 1,
     }

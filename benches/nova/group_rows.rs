@@ -24,7 +24,7 @@ pub(crate) async fn bench(sizes: [u32; 2]) -> anyhow::Result<()> {
         let mut conn = db.read().await?;
         for _ in 0..ROUNDS {
             changed.time(security_groups::changed(&mut conn, &host)).await?;
-            let read = all.time(security_groups::for_host(&mut conn, &host)).await?;
+            let read = all.time(security_groups::for_host(&mut conn, &host, false)).await?;
             let found = (read.guests.len(), read.groups[0].rules.len(), read.members[0].addresses.len());
             let wanted = (usize::try_from(guests)?, usize::from(RULES), usize::try_from(guests)?);
             anyhow::ensure!(found == wanted, "not all was read: {found:?}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use nova_link::guests::{GuestFirewall as _, KernelGuestFirewall};
+use nova_link::guests::{GuestFirewall as _, KernelGuestFirewall, Policy};
 use nova_run::{Host, Runner as _};
 use nova_types::rule::{Ports, Rule, Source, Traffic};
 use nova_types::security_group::{GroupMembers, GroupRules, GuestPort, HostFirewall};
@@ -71,7 +71,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         nft.time(Host.run(nothing)).await?;
     }
     println!("  {:<34} {nft}", "nft that does nothing (peer)");
-    let firewall = KernelGuestFirewall::new(Arc::new(Host), false);
+    let firewall = KernelGuestFirewall::new(Arc::new(Host), Policy { project_traffic: false, ipv6: false });
     for guests in [FEW, MANY] {
         let mut wanted = host(guests)?;
         let began = Instant::now();
@@ -101,7 +101,7 @@ async fn changes(
         commands[0] = rule.time(firewall.advance(wanted)).await?.commands;
         wanted.groups[0].rules.pop();
         firewall.advance(wanted).await?;
-        wanted.members[0].addresses.push(Ipv4Addr::new(10, 9, 99, 1));
+        wanted.members[0].addresses.push(Ipv4Addr::new(10, 9, 99, 1).into());
         commands[1] = member.time(firewall.advance(wanted)).await?.commands;
         wanted.members[0].addresses.pop();
         firewall.advance(wanted).await?;
@@ -186,7 +186,7 @@ fn host(guests: u32) -> anyhow::Result<HostFirewall> {
     Ok(HostFirewall {
         guests: numbers.clone().map(port).collect(),
         groups: vec![GroupRules { id, rules }],
-        members: vec![GroupMembers { id, addresses: numbers.map(address).collect() }],
+        members: vec![GroupMembers { id, addresses: numbers.map(|number| address(number).into()).collect() }],
         ..HostFirewall::default()
     })
 }
@@ -202,6 +202,7 @@ fn port(number: u32) -> GuestPort {
         project: nova_db::dev::fixtures::name("acme"),
         mac: Mac::of_guest([a, b, c]),
         address: address(number),
+        ipv6: None,
         bridge: "br9".to_owned(),
         dhcp_server: Ipv4Addr::new(10, 9, 0, 1),
         groups: vec![SecurityGroupId::new(1)],

@@ -158,6 +158,9 @@ class Boto3:
     def address(self, id):
         return self.instance(id)["PrivateIpAddress"]
 
+    def address6(self, id):
+        return self.instance(id)["Ipv6Address"]
+
     def console(self, id):
         # botocore has already undone the base64.
         return self.ec2.get_console_output(InstanceId=id).get("Output", "")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from wait import TooLate, eventually
 
 READY_WITHIN = 30
 PORTS = (22, 80)
+# The first address of the clouds' only network.
+GATEWAY = "10.44.0.1"
 PROCESSES = ("nova-netns-gues", "busybox")
 RENEW = Path(__file__).with_name("renew.py")
 
@@ -44,18 +45,19 @@ class Place:
     def __init__(self, inside=as_it_is):
         self.inside = inside
 
-    def pings(self, other):
-        return subprocess.run(self.inside("ping", "-c", "1", "-W", "1", "-q", other.address), capture_output=True).returncode == 0
+    def pings(self, other, family="v4"):
+        return subprocess.run(self.inside("ping", "-c", "1", "-W", "1", "-q", at(other, family)), capture_output=True).returncode == 0
 
-    def reaches(self, other, port, timeout=0.5):
+    def reaches(self, other, port, timeout=0.5, family="v4"):
         """Whether a TCP connection comes about, and it is that guest who answers."""
-        ask = f"exec 3<>/dev/tcp/{other.address}/{port} && head -n 1 <&3"
+        address = at(other, family)
+        ask = f"exec 3<>/dev/tcp/{address}/{port} && head -n 1 <&3"
         done = subprocess.run(self.inside("timeout", str(timeout), "bash", "-c", ask), capture_output=True, text=True)
-        assert done.returncode != 0 or done.stdout == f"{other.id}\n", f"another guest answers at {other.address}: {done.stdout!r}"
+        assert done.returncode != 0 or done.stdout == f"{other.id}\n", f"another guest answers at {address}: {done.stdout!r}"
         return done.returncode == 0
 
-    def talks(self, other, port):
-        return Talk(self.inside("busybox", "nc", other.address, str(port)), other.id)
+    def talks(self, other, port, family="v4"):
+        return Talk(self.inside("busybox", "nc", at(other, family), str(port)), other.id)
 
 
 class Guest(Place):
@@ -69,6 +71,19 @@ class Guest(Place):
     def address(self):
         """Known once the instance was placed."""
         return self.client.address(self.id)
+
+    @cached_property
+    def address6(self):
+        """The same of IPv6, where the cloud has it."""
+        return self.client.address6(self.id)
+
+    def has_ipv6(self):
+        """Waits until it has made its address of IPv6, and knows that nobody else has it."""
+        said = f"nova-guest: ipv6={self.address6}"
+        eventually(READY_WITHIN, f"{self.id} has {self.address6}", lambda: said in self.console().splitlines())
+
+    def mac(self):
+        return self.host.run(*self.inside("cat", "/sys/class/net/eth0/address")).strip()
 
     @property
     def namespace(self):
@@ -109,17 +124,16 @@ class Guest(Place):
         except TooLate as late:
             raise TooLate(f"{late}; it said: {self.console()}") from None
 
-    def renews(self):
+    def renews(self, gateway=GATEWAY):
         """Asks for its lease again, which must be granted."""
         mac = self.host.run(*self.inside("cat", "/sys/class/net/eth0/address")).strip()
-        # `default via ADDRESS dev eth0`
-        gateway = self.host.run(*self.inside("ip", "-4", "route", "show", "default")).split()[2]
         answer = self.host.run(*self.inside(sys.executable, "-I", RENEW, self.address, gateway, mac)).strip()
         assert answer == "ack", f"{self.id} asked for {self.address} again; the answer: {answer}"
 
-    def client_asks(self):
-        """Has its own DHCP client ask for its lease again; it needs seconds if it loses the answer."""
-        os.kill(self.processes()["busybox"], signal.SIGUSR1)
+
+def at(other, family):
+    """Where somebody is reached: by IPv4 (v4) or IPv6 (v6)."""
+    return {"v4": lambda: other.address, "v6": lambda: other.address6}[family]()
 
 
 def namespaces(host):

@@ -40,21 +40,27 @@ def kind(answer, number):
 def renew(address, server, mac):
     number = int.from_bytes(os.urandom(4), "big")
     end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        answer = ask(request(address, mac, number), server, number)
+        if answer in (ACK, NAK):
+            return "ack" if answer == ACK else "nak"
+    return "silence"
+
+
+def ask(request, server, number):
+    """Asks once. Each time from a new socket: the client may listen at this moment, for half a minute, and the latest socket hears."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
-        # The client may ask at this moment.
         line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # As the client's is; any other would hear nothing beside it.
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
         # A refusal is broadcast.
         line.bind(("", 68))
         line.settimeout(ASK_EVERY)
-        while time.monotonic() < end:
-            try:
-                line.sendto(request(address, mac, number), (server, 67))
-                answer = kind(line.recv(2048), number)
-            except TimeoutError:
-                continue
-            if answer in (ACK, NAK):
-                return "ack" if answer == ACK else "nak"
-    return "silence"
+        try:
+            line.sendto(request, (server, 67))
+            return kind(line.recv(2048), number)
+        except TimeoutError:
+            return None
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ import pytest
 
 import netns
 from cloud import USER
-from test_netns_hosts import COMPUTE, RIVAL, Lab
 from wait import eventually, never
 
+COMPUTE = ["groups1", "groups2"]
+RIVAL = "rival"
 GATEWAY = "10.44.0.1"
 # What an idle machine needs is printed; a busy one is given more.
 WITHIN = 3
@@ -25,13 +26,45 @@ SELDOM = "--tick_interval=120"
 DATABASE_PORT = 3306
 
 
+class Lab:
+    """A controller, two compute hosts, and a cloud whose daemons are spread over them."""
+
+    def __init__(self, folder, logs, servers, switches):
+        self.controller = netns.a_host("groups0", 70, switches, logs)
+        self.compute = {name: netns.a_host(name, 71 + n, switches, logs) for n, name in enumerate(COMPUTE)}
+        self.cloud = netns.made(folder, self.controller, logs, "--host=groups0", "--flat_interface=eth1", **servers.of("mariadb"))
+        del self.cloud.daemons["nova-compute"]
+        self.own = {}
+        for name, host in self.compute.items():
+            (folder / name).mkdir()
+            self.own[name] = [
+                f"--host={name}", f"--my_ip={host.address}", f"--state_path={folder / name}", f"--s3_host={self.controller.address}",
+            ]
+            self.cloud.add("nova-compute", *self.own[name], key=name, inside=host.command)
+
+    def check(self):
+        """Nothing is amiss in the database, on the controller, and on each compute host."""
+        self.cloud.check()
+        for name, host in self.compute.items():
+            self.cloud.manage(*self.own[name], "check", inside=host.command)
+
+    def remove(self):
+        try:
+            self.cloud.stop()
+        finally:
+            for host in [*self.compute.values(), self.controller]:
+                host.remove()
+
+
 @pytest.fixture(scope="module")
 def lab(servers, switches, logs, tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("groups"), logs, servers, switches)
-    netns.start(lab.cloud)
-    lab.cloud.manage("project", "create", RIVAL, USER)
-    yield lab
-    lab.remove()
+    try:
+        netns.start(lab.cloud)
+        lab.cloud.manage("project", "create", RIVAL, USER)
+        yield lab
+    finally:
+        lab.remove()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-"""Who reaches whom over two compute hosts, tried from every guest to every other: a guest of each of two projects on each host.
+"""Who reaches whom over two compute hosts, tried from every guest to every other by IPv4 and IPv6: a guest of each of two projects on
+each host.
 
 The projects share a bridge that an interface joins (FlatDHCPManager), or each has a network of its own that VXLANs carry
 (VxlanManager). Each refusal is preceded by the same thing being let through.
@@ -17,6 +18,8 @@ from wait import eventually
 COMPUTE = ["netns1", "netns2"]
 RIVAL = "rival"
 OPENS_WITHIN = 3
+FAMILIES = ("v4", "v6")
+EVERYBODY = {"v4": {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]}, "v6": {"Ipv6Ranges": [{"CidrIpv6": "::/0"}]}}
 FLAT_DHCP, VXLAN = "FlatDHCP", "Vxlan"
 NETWORK = {FLAT_DHCP: ("10.44.0.0/24", "1", "256"), VXLAN: ("10.44.0.0/24", "4", "64", "70000")}
 
@@ -27,7 +30,7 @@ class Lab:
     def __init__(self, manager, folder, logs, servers, switches):
         self.manager = manager
         # The kernel takes its time to forget the hosts of another lab: these bear other names.
-        first = {FLAT_DHCP: 50, VXLAN: 60}[manager]
+        first = {FLAT_DHCP: 50, VXLAN: 80}[manager]
         names = ["netns0", *COMPUTE]
         machines = [netns.a_host(f"{manager.lower()}{n}", first + n, switches, logs) for n in range(len(names))]
         self.controller, self.compute = machines[0], dict(zip(COMPUTE, machines[1:], strict=True))
@@ -35,7 +38,7 @@ class Lab:
         self.own = {}
         self.cloud = netns.made(
             folder, self.controller, logs, "--host=netns0", f"--network_manager=nova.network.manager.{manager}Manager", "--flat_interface=eth1",
-            **servers.of("mariadb"),
+            "--use_ipv6", **servers.of("mariadb"),
         )
         del self.cloud.daemons["nova-compute"]
         for name, host in self.compute.items():
@@ -86,6 +89,7 @@ def guests(lab):
     for guest in guests.values():
         guest.is_ready()
         assert f"ip={guest.address} instance-id={guest.id} " in guest.console()
+        guest.has_ipv6()
     return guests
 
 
@@ -97,19 +101,19 @@ def reached(guests, knock):
         return {pair for pair, through in zip(pairs, found, strict=True) if through}
 
 
-def into_from(place, guests, number):
+def into_from(place, guests, number, family):
     """The guests whose port lets in who is elsewhere, each tried once, all at once."""
     with ThreadPoolExecutor(len(guests)) as pool:
-        found = pool.map(lambda guest: place.reaches(guest, number, timeout=2), guests.values())
+        found = pool.map(lambda guest: place.reaches(guest, number, timeout=2, family=family), guests.values())
         return {key for key, through in zip(guests, found, strict=True) if through}
 
 
-def ping(one, other):
-    return one.pings(other)
+def ping(family):
+    return lambda one, other: one.pings(other, family=family)
 
 
-def port(number):
-    return lambda one, other: one.reaches(other, number, timeout=2)
+def port(number, family):
+    return lambda one, other: one.reaches(other, number, timeout=2, family=family)
 
 
 def of_one_project(guests):
@@ -129,50 +133,55 @@ def test_guests_run_where_they_were_placed(lab, guests):
     lab.check()
 
 
-def test_each_project_reaches_itself_on_both_hosts_and_no_other(guests):
-    for knock in (ping, port(22), port(80)):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_project_reaches_itself_on_both_hosts_and_no_other(guests, family):
+    for knock in (ping(family), port(22, family), port(80, family)):
         eventually(OPENS_WITHIN, "each project reaches itself alone", lambda: reached(guests, knock) == of_one_project(guests))
 
 
-def test_a_rule_opens_one_port_of_one_project_on_both_hosts(lab, guests):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_rule_opens_one_port_of_one_project_on_both_hosts(lab, guests, family):
     client, outside = guests["acme", "netns1"].client, netns.Place(lab.controller.command)
-    entered = lambda number: into_from(outside, guests, number)  # noqa: E731
-    client.authorize("default", "tcp", 80, 80)
+    entered = lambda number: into_from(outside, guests, number, family)  # noqa: E731
+    rule = [{"IpProtocol": "tcp", "FromPort": 80, "ToPort": 80, **EVERYBODY[family]}]
+    client.ec2.authorize_security_group_ingress(GroupName="default", IpPermissions=rule)
     opened = of_one_project(guests) | into(lab, guests, "acme")
     eventually(OPENS_WITHIN, "their router reaches port 80", lambda: entered(80) == {("acme", host) for host in COMPUTE})
-    eventually(OPENS_WITHIN, "all that may reach port 80", lambda: reached(guests, port(80)) == opened)
-    assert reached(guests, port(22)) == reached(guests, ping) == of_one_project(guests), "and nothing but that port"
+    eventually(OPENS_WITHIN, "all that may reach port 80", lambda: reached(guests, port(80, family)) == opened)
+    assert reached(guests, port(22, family)) == reached(guests, ping(family)) == of_one_project(guests), "and nothing but that port"
     assert entered(22) == set()
-    client.revoke("default", "tcp", 80, 80)
-    eventually(OPENS_WITHIN, "port 80 is closed again", lambda: reached(guests, port(80)) == of_one_project(guests))
+    client.ec2.revoke_security_group_ingress(GroupName="default", IpPermissions=rule)
+    eventually(OPENS_WITHIN, "port 80 is closed again", lambda: reached(guests, port(80, family)) == of_one_project(guests))
     assert entered(80) == set()
     lab.check()
 
 
-def test_a_group_of_another_project_is_let_in_wherever_its_members_are(lab, guests):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_group_of_another_project_is_let_in_wherever_its_members_are(lab, guests, family):
     if lab.manager == VXLAN:
         pytest.skip("its members are in another network")
     client = guests["acme", "netns1"].client
     rule = [{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "UserIdGroupPairs": [{"GroupName": "default", "UserId": RIVAL}]}]
     client.ec2.authorize_security_group_ingress(GroupName="default", IpPermissions=rule)
     opened = of_one_project(guests) | into(lab, guests, "acme")
-    eventually(OPENS_WITHIN, "the other group reaches port 22", lambda: reached(guests, port(22)) == opened)
-    assert reached(guests, port(80)) == of_one_project(guests)
+    eventually(OPENS_WITHIN, "the other group reaches port 22", lambda: reached(guests, port(22, family)) == opened)
+    assert reached(guests, port(80, family)) == of_one_project(guests)
     client.ec2.revoke_security_group_ingress(GroupName="default", IpPermissions=rule)
-    eventually(OPENS_WITHIN, "port 22 is closed again", lambda: reached(guests, port(22)) == of_one_project(guests))
+    eventually(OPENS_WITHIN, "port 22 is closed again", lambda: reached(guests, port(22, family)) == of_one_project(guests))
     lab.check()
 
 
 def test_without_daemons_all_stays_as_it_is(lab, guests):
     before = {key: guest.processes() for key, guest in guests.items()}
     one, far, rival = guests["acme", "netns1"], guests["acme", "netns2"], guests[RIVAL, "netns2"]
-    with far.talks(one, 22) as talk:
+    with far.talks(one, 22) as talk, far.talks(one, 22, family="v6") as talk6:
         lab.cloud.kill()
-        assert talk.echoes("without")
-        assert reached(guests, ping) == reached(guests, port(22)) == of_one_project(guests)
+        assert talk.echoes("without") and talk6.echoes("without")
+        for family in FAMILIES:
+            assert reached(guests, ping(family)) == reached(guests, port(22, family)) == of_one_project(guests)
         lab.cloud.start()
-        assert talk.echoes("after")
-    assert reached(guests, port(22)) == of_one_project(guests)
+        assert talk.echoes("after") and talk6.echoes("after")
+    assert reached(guests, port(22, "v4")) == of_one_project(guests)
     assert {key: guest.processes() for key, guest in guests.items()} == before, "a guest was started again"
     knocks = netns.Place(lab.controller.command) if lab.manager == VXLAN else rival
     one.client.authorize("default", "tcp", 22, 22)
@@ -210,14 +219,16 @@ def test_each_network_leads_to_all_other_hosts(lab, guests):
     lab.check()
 
 
-def test_guests_know_how_large_a_packet_may_be_and_such_a_packet_gets_through_unbroken(lab, guests):
+def test_guests_know_how_large_a_packet_may_be_and_such_a_packet_gets_through_unbroken(lab, guests, tmp_path):
     only_vxlan(lab)
     one, far = guests["acme", "netns1"], guests["acme", "netns2"]
     mtu = lambda guest: guest.runs("cat", "/sys/class/net/eth0/mtu").strip()  # noqa: E731
     assert mtu(one) == mtu(far) == "1450"
-    one.runs("ip", "link", "set", "eth0", "mtu", "1300")
-    one.client_asks()
-    eventually(30, "DHCP said it", lambda: mtu(one) == "1450")
+    # What a DHCP client is told that does no more than ask.
+    script = tmp_path / "told"
+    script.write_text("#!/bin/sh\necho told: $1 $mtu\n")
+    script.chmod(0o755)
+    assert "told: bound 1450" in one.runs("busybox", "udhcpc", "-n", "-q", "-f", "-t", "10", "-T", "1", "-i", "eth0", "-O", "mtu", "-s", script)
     gateway = lab.cloud.rows("select gateway from networks where project_id = 'acme'")[0][0]
     for to in (far.address, gateway):
         large = lambda size: one.can("ping", "-c", "1", "-W", "2", "-M", "do", "-s", size, to)  # noqa: E731
@@ -242,7 +253,7 @@ def test_a_host_is_led_to_while_it_has_a_row_and_not_any_longer(lab, guests):
     daemon.start()
     eventually(10, "all VXLANs lead there again", lambda: leads() == {True})
     eventually(5, "guests reach each other again", lambda: one.pings(far))
-    assert reached(guests, ping) == of_one_project(guests)
+    assert reached(guests, ping("v4")) == of_one_project(guests)
     lab.check()
 
 

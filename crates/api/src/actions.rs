@@ -78,6 +78,7 @@ actions! {
 
     RunInstances              => ec2::instances::RunInstances,                       needs: SysAdmin;
     DescribeInstances         => ec2::instances::DescribeInstances,                  needs: Member;
+    DescribeInstancesV6       => ec2::instances::DescribeInstancesV6,                needs: Member;
     DescribeInstanceStatus    => ec2::instances::DescribeInstanceStatus,             needs: Member;
     TerminateInstances        => ec2::instances::TerminateInstances,                 needs: SysAdmin;
     RebootInstances           => ec2::instances::RebootInstances,                    needs: SysAdmin;

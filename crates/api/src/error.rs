@@ -256,6 +256,7 @@ const fn rule_code(error: &RuleError) -> (&'static str, u16) {
         RuleError::PortsMissing(_) => ("MissingParameter",            400),
         RuleError::Ports { .. }
         | RuleError::Icmp { .. }
+        | RuleError::Family(_)
         | RuleError::Range(_)      => ("InvalidParameterValue",       400),
     }
 }

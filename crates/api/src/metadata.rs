@@ -102,7 +102,8 @@ async fn look_up(api: &Api, peer: Peer, headers: &HeaderMap, path: &str) -> Resu
     }
     let mut conn = api.cloud.db.read().await?;
     let Some((id, _)) = fixed_ips::by_address(&mut conn, address).await? else { return Ok(absent) };
-    let Some(view) = instances::describe(&mut conn, None, &[id]).await?.pop() else { return Ok(absent) };
+    let Some(mut view) = instances::describe(&mut conn, None, &[id]).await?.pop() else { return Ok(absent) };
+    view.address6 = view.address6.filter(|_| api.cloud.config.common.use_ipv6);
     let around = Surroundings {
         image: images::get_any(&mut conn, view.instance.image).await?,
         project: neighbours(&mut conn, &view, path).await?,

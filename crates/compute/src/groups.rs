@@ -27,6 +27,8 @@ pub(crate) struct Groups {
     db: Db,
     name: HostName,
     firewall: Arc<dyn GuestFirewall>,
+    /// Whether guests have IPv6.
+    ipv6: bool,
     /// Counts the readings that were asked for.
     asked: AtomicU64,
     applied: Mutex<Applied>,
@@ -44,8 +46,8 @@ struct Applied {
 }
 
 impl Groups {
-    pub(crate) fn new(db: Db, name: HostName, firewall: Arc<dyn GuestFirewall>) -> Self {
-        Self { db, name, firewall, asked: AtomicU64::new(0), applied: Mutex::default(), news: Hint::default() }
+    pub(crate) fn new(db: Db, name: HostName, firewall: Arc<dyn GuestFirewall>, ipv6: bool) -> Self {
+        Self { db, name, firewall, ipv6, asked: AtomicU64::new(0), applied: Mutex::default(), news: Hint::default() }
     }
 
     /// Says that rules or members have changed.
@@ -93,7 +95,7 @@ impl Groups {
             let mut conn = self.db.read().await?;
             // The stamp first: what changes in between is then seen the next time.
             let stamp = security_groups::changed(&mut conn, &self.name).await?;
-            (stamp, security_groups::for_host(&mut conn, &self.name).await?)
+            (stamp, security_groups::for_host(&mut conn, &self.name, self.ipv6).await?)
         };
         // Should it fail half-way, the next tick must not take the rules for current.
         applied.stamp = None;
@@ -147,7 +149,8 @@ mod tests {
     #[tokio::test]
     async fn a_changed_row_is_applied_by_what_differs_and_all_is_compared_once_a_minute() {
         let bench = Bench::new().await;
-        let groups = Groups::new(bench.db.clone(), host_name(), Arc::<FakeGuestFirewall>::clone(&bench.firewall));
+        let groups =
+            Groups::new(bench.db.clone(), host_name(), Arc::<FakeGuestFirewall>::clone(&bench.firewall), false);
         let id = bench.placed(1).await[0];
         groups.follow().await.unwrap();
         assert_eq!(bench.firewall.compared(), 1, "at the start");

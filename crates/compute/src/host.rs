@@ -64,7 +64,7 @@ impl Host {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { name, db, bus: _, clock, hypervisor, hypervisor_type, real, settings, ready: _ } = parts;
         let real = real.map(|real| RealHost {
-            groups: Groups::new(db.clone(), name.clone(), real.firewall),
+            groups: Groups::new(db.clone(), name.clone(), real.firewall, settings.ipv6),
             links: real.links,
             disks: Disks::new(
                 Source::new(real.images, &real.instances_path, Arc::clone(&clock)),

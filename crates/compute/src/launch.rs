@@ -52,7 +52,7 @@ impl Launch {
             return None;
         }
         let address = self.view.fixed_ip.filter(|_| settings.seed_network).map(|(address, _)| address);
-        Some(seed::content(self.instance(), address.zip(self.network.as_ref())))
+        Some(seed::content(self.instance(), address.zip(self.network.as_ref()), settings.ipv6))
     }
 
     /// Describes the guest with what was gathered.

@@ -23,6 +23,7 @@ mod problem;
 mod prune;
 mod reboot;
 mod resources;
+mod router;
 mod run_instance;
 mod seed;
 mod source;
@@ -139,6 +140,8 @@ pub struct Settings {
     pub seed_disk: bool,
     /// Whether that disk says the guest's address, because there is no DHCP.
     pub seed_network: bool,
+    /// Whether guests have IPv6 where their network has.
+    pub ipv6: bool,
     /// What of this host guests may have.
     pub capacity: resources::Capacity,
 }

@@ -15,7 +15,7 @@ use nova_hypervisor::{Choice, ChooseError, CloudId, GuestKind, Kind, Options, Si
 use nova_images::{ImageStore, Remote};
 use nova_link::MachineError;
 use nova_link::carrier::{self, Carrier};
-use nova_link::guests::KernelGuestFirewall;
+use nova_link::guests::{KernelGuestFirewall, Policy};
 use nova_link::links::KernelLinks;
 use nova_link::tunnels::{KernelTunnels, MeshError};
 use nova_run::{Host, Runner};
@@ -184,8 +184,9 @@ fn real(config: &ComputeConfig, runner: Arc<dyn Runner>) -> Result<Real, MeshErr
         vlan_interface: &network.vlan_interface,
         my_ip: config.common.my_ip,
     };
+    let policy = Policy { project_traffic: flags.allow_project_net_traffic, ipv6: config.common.use_ipv6 };
     Ok(Real {
-        firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), flags.allow_project_net_traffic)),
+        firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), policy)),
         links: Arc::new(KernelLinks),
         images: ImageSource {
             local: ImageStore::new(&config.images.images_path),
@@ -259,6 +260,7 @@ fn settings(config: &ComputeConfig, simulated: bool) -> Settings {
         minimum_root_bytes: flags.minimum_root_size,
         seed_disk: flags.config_drive,
         seed_network: flat,
+        ipv6: config.common.use_ipv6,
         capacity: if simulated {
             Capacity::Fixed {
                 memory_mb: flags.simulated_memory_mb,

@@ -14,6 +14,7 @@ use crate::host::Host;
 use crate::launch::Launch;
 use crate::ledger::Outcome;
 use crate::problem::Problem;
+use crate::router;
 use crate::steps::{self, Step};
 
 /// The way from a row to a running guest. Rules hold before it boots, and until after it is gone.
@@ -90,8 +91,10 @@ impl Step<Launch> for BuildBridge {
         if launch.real().is_none() {
             return Ok(());
         }
-        let network = launch.look_up_network().await?;
-        let (bridge, tag) = (Bridge { name: network.bridge.clone(), address: None, mtu: None }, network.vlan);
+        let network = launch.look_up_network().await?.clone();
+        router::is_there(&launch.host, &network).await?;
+        let (bridge, tag) =
+            (Bridge { name: network.bridge.clone(), address: None, address6: None, mtu: None }, network.vlan);
         if let Some(real) = launch.real() {
             let _no_removal = real.bridges.read().await;
             let made = real.carrier.ensure(&*real.links, &bridge, tag).await;

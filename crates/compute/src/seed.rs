@@ -14,8 +14,9 @@ pub(crate) struct Content {
     pub(crate) network_config: Option<Vec<u8>>,
 }
 
-/// Writes the content for an instance; with its address, if it is to learn that here.
-pub(crate) fn content(instance: &Instance, address: Option<(Ipv4Addr, &Network)>) -> Content {
+/// Writes the content for an instance; with its address, if it is to learn that here. That of IPv6 it makes of what the
+/// network's router says.
+pub(crate) fn content(instance: &Instance, address: Option<(Ipv4Addr, &Network)>, ipv6: bool) -> Content {
     let keys: Vec<&str> = instance.key.iter().map(|(_, public)| public.trim()).collect();
     let meta_data = json!({
         "instance-id": instance.id.to_string(),
@@ -24,18 +25,22 @@ pub(crate) fn content(instance: &Instance, address: Option<(Ipv4Addr, &Network)>
     });
     let network_config = address.map(|(address, network)| {
         let dns = network.dns.unwrap_or(network.gateway);
+        let mut subnets = vec![json!({
+            "type": "static",
+            "address": format!("{address}/{}", network.cidr.prefix_len()),
+            "gateway": network.gateway.to_string(),
+            "dns_nameservers": [dns.to_string()],
+        })];
+        if ipv6 && network.prefix6.is_some() {
+            subnets.push(json!({ "type": "ipv6_slaac" }));
+        }
         json!({
             "version": 1,
             "config": [{
                 "type": "physical",
                 "name": "eth0",
                 "mac_address": instance.mac.to_string(),
-                "subnets": [{
-                    "type": "static",
-                    "address": format!("{address}/{}", network.cidr.prefix_len()),
-                    "gateway": network.gateway.to_string(),
-                    "dns_nameservers": [dns.to_string()],
-                }],
+                "subnets": subnets,
             }],
         })
     });

@@ -255,6 +255,7 @@ fn settings() -> Settings {
         minimum_root_bytes: 1 << 20,
         seed_disk: false,
         seed_network: false,
+        ipv6: false,
         capacity: Capacity::Fixed { memory_mb: 512_000, vcpus: 1000, local_gb: 100 },
     }
 }

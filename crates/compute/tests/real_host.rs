@@ -16,7 +16,7 @@ use nova_db::images::{self, Stored};
 use nova_db::{Db, check, compute_nodes, fixed_ips, instances, security_groups, transaction};
 use nova_hypervisor::{Accel, CloudId, Libvirt, LibvirtOptions};
 use nova_images::ImageStore;
-use nova_link::guests::KernelGuestFirewall;
+use nova_link::guests::{KernelGuestFirewall, Policy};
 use nova_link::links::{KernelLinks, Links};
 use nova_run::{Command, Host, Runner};
 use nova_service::{Ready, Stop};
@@ -139,7 +139,10 @@ fn parts(db: &Db, folder: &Path) -> Parts {
         hypervisor: Arc::new(Libvirt::new(Arc::clone(&runner), options)),
         hypervisor_type: "libvirt (qemu)".to_owned(),
         real: Some(Real {
-            firewall: Arc::new(KernelGuestFirewall::new(Arc::clone(&runner), true)),
+            firewall: Arc::new(KernelGuestFirewall::new(
+                Arc::clone(&runner),
+                Policy { project_traffic: true, ipv6: false },
+            )),
             links: Arc::new(KernelLinks),
             images: ImageSource {
                 local: ImageStore::new(folder.join("images")),
@@ -168,6 +171,7 @@ fn parts(db: &Db, folder: &Path) -> Parts {
             minimum_root_bytes: 1 << 20,
             seed_disk: true,
             seed_network: true,
+            ipv6: false,
             capacity: Capacity::Measured {
                 reserved_memory_mb: 0,
                 reserved_disk_gb: 0,

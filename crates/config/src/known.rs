@@ -23,7 +23,7 @@ pub(crate) struct Flag {
 const FORMER_SWITCHES: &[&str] = &[
     "allow_admin_api", "auth_debug", "daemon", "fake_call", "fake_rabbit", "fake_storage", "fake_tests",
     "flat_injected", "ldap_user_modify_only", "publish_errors", "redirect_stdout", "start_guests_on_host_boot",
-    "stub_network", "update_dhcp_on_disassociate", "use_intermediate_ca", "use_ipv6", "use_local_volumes",
+    "stub_network", "update_dhcp_on_disassociate", "use_intermediate_ca", "use_local_volumes",
     "use_nova_chains", "use_s3", "use_syslog", "vnc_enabled", "enable_zone_routing", "rotate_log",
 ];
 

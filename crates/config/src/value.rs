@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use nova_types::network::ManagerKind;
 use nova_types::{HostName, Tag, net};
 
@@ -221,6 +221,19 @@ impl FromFlag for Ipv4Net {
 
     fn from_flag(text: &str) -> Result<Self, String> {
         net::parse_range(text).map_err(|_| "expected an IPv4 range such as 10.0.0.0/8".to_owned())
+    }
+
+    fn remark(&self, text: &str) -> Option<String> {
+        (self.to_string() != text.trim()).then(|| format!("understood as {self}"))
+    }
+}
+
+impl FromFlag for Ipv6Net {
+    const KIND: Kind = Kind::Value("RANGE");
+
+    fn from_flag(text: &str) -> Result<Self, String> {
+        let range = text.trim().parse::<Self>().map_err(|_| "expected an IPv6 range such as fd00::/48".to_owned())?;
+        Ok(range.trunc())
     }
 
     fn remark(&self, text: &str) -> Option<String> {

@@ -133,6 +133,8 @@ uniques! {
     NetworkProject,  "a network of that project", "uq_networks_project",      "networks.project_id";
     /// The instance that an address belongs to: it may have one.
     FixedHolder,     "an address of that instance", "uq_fixed_ips_instance",  "fixed_ips.instance_id";
+    /// The address of a host in a network: it has one.
+    FixedHost,       "an address of that host",   "uq_fixed_ips_host",        "fixed_ips.network_id, fixed_ips.host";
     /// The forwarded port of a project's VPN.
     NetworkVpnPort,  "that VPN port",             "uq_networks_vpn",          "networks.vpn_public_address, networks.vpn_public_port";
     /// The MAC address of an instance.

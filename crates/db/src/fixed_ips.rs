@@ -34,6 +34,8 @@ pub struct FixedIp {
     pub free_after: Option<OffsetDateTime>,
     /// Who holds it.
     pub holder: Option<Holder>,
+    /// The host that has it itself, as the router of its guests.
+    pub router: Option<HostName>,
 }
 
 /// The instance that holds an address.
@@ -143,20 +145,27 @@ pub async fn by_address(conn: &mut Conn, address: Ipv4Addr) -> Result<Option<(In
 /// # Errors
 /// [`DbError::Unavailable`]: then the server keeps what it has.
 pub async fn dhcp_hosts(conn: &mut Conn, network: NetworkId) -> Result<Vec<DhcpHost>, DbError> {
-    let rows = conn.all(DHCP_HOSTS, &[network.into()]).await?;
-    rows.iter()
-        .map(|row| {
-            let instance = InstanceId::from_row(row.get("instance_id")?);
-            Ok(DhcpHost {
-                instance,
-                mac: row.parse("mac_address")?,
-                address: row.parse("address")?,
-                hostname: instance.to_string(),
-                leased: row.get("leased")?,
-                updated_at: row.get("at")?,
-            })
-        })
-        .collect()
+    conn.all(DHCP_HOSTS, &[network.into()]).await?.iter().map(dhcp_host).collect()
+}
+
+fn dhcp_host(row: &Row) -> Result<DhcpHost, DbError> {
+    let instance = InstanceId::from_row(row.get("instance_id")?);
+    Ok(DhcpHost {
+        instance,
+        mac: row.parse("mac_address")?,
+        address: row.parse("address")?,
+        hostname: instance.to_string(),
+        leased: row.get("leased")?,
+        updated_at: row.get("at")?,
+    })
+}
+
+/// Those of them that are on `host`: where each host serves its own guests, no other may answer them.
+///
+/// # Errors
+/// [`DbError::Unavailable`]: then the server keeps what it has.
+pub async fn dhcp_hosts_on(conn: &mut Conn, network: NetworkId, host: &HostName) -> Result<Vec<DhcpHost>, DbError> {
+    conn.all(DHCP_HOSTS_ON, &[network.into(), host.into()]).await?.iter().map(dhcp_host).collect()
 }
 
 /// DHCP has handed out or renewed a lease. False when `mac` does not hold the address.
@@ -215,6 +224,7 @@ fn fixed_ip(row: &Row) -> Result<FixedIp, DbError> {
         leased: row.get("leased")?,
         free_after: row.get("free_after")?,
         holder,
+        router: row.parse_some("router")?,
     })
 }
 
@@ -225,20 +235,20 @@ fn place(row: &Row) -> Result<(Ipv4Addr, NetworkId), DbError> {
 macro_rules! free {
     () => {
         "select id, address from fixed_ips where network_id = ? and instance_id is null and reserved = false \
-         and deleted = false and (free_after is null or free_after <= {now}) order by id limit ? "
+         and host is null and deleted = false and (free_after is null or free_after <= {now}) order by id limit ? "
     };
 }
 macro_rules! list {
     () => {
         "select f.address, f.network_id, f.reserved, f.leased, f.free_after, f.instance_id, i.project_id, \
-         i.mac_address, i.host from fixed_ips f left join instances i on i.id = f.instance_id where f.deleted = false"
+         i.mac_address, i.host, f.host as router from fixed_ips f left join instances i on i.id = f.instance_id where f.deleted = false"
     };
 }
 
 const LIST: &str = concat!(list!(), " order by f.id");
 const LIST_OF: &str = concat!(list!(), " and f.network_id = ? order by f.id");
 pub(crate) const FREE: &str = concat!(free!(), "{skip_locked}");
-const FREE_WAITING: &str = concat!(free!(), "{for_update}");
+pub(crate) const FREE_WAITING: &str = concat!(free!(), "{for_update}");
 pub(crate) const OF_INSTANCE: &str =
     "select id, address, network_id from fixed_ips where instance_id = ? and deleted = false";
 pub(crate) const BY_ADDRESS: &str = "select f.instance_id, f.network_id from fixed_ips f join instances i on i.id = f.instance_id \
@@ -247,9 +257,19 @@ const UNBIND: &str =
     "update floating_ips set fixed_ip_id = null, updated_at = {now} where fixed_ip_id = ? and deleted = false";
 const RELEASE: &str = "update fixed_ips set instance_id = null, allocated = false, leased = false, \
      free_after = {now+?}, updated_at = {now} where id = ? and instance_id = ?";
-pub(crate) const DHCP_HOSTS: &str = "select f.instance_id, i.mac_address, f.address, f.leased, \
-     coalesce(f.updated_at, f.created_at) as at from fixed_ips f join instances i on i.id = f.instance_id \
-     where f.network_id = ? and f.allocated = true and f.deleted = false order by f.id";
+macro_rules! dhcp_hosts {
+    ($scope:literal) => {
+        concat!(
+            "select f.instance_id, i.mac_address, f.address, f.leased, coalesce(f.updated_at, f.created_at) as at \
+             from fixed_ips f join instances i on i.id = f.instance_id \
+             where f.network_id = ? and f.allocated = true and f.deleted = false",
+            $scope,
+            " order by f.id"
+        )
+    };
+}
+pub(crate) const DHCP_HOSTS: &str = dhcp_hosts!("");
+const DHCP_HOSTS_ON: &str = dhcp_hosts!(" and i.host = ?");
 const LEASED: &str = "update fixed_ips set leased = true, updated_at = {now} where address = ? and deleted = false \
      and instance_id = (select i.id from instances i where i.mac_address = ? and i.deleted = false)";
 const LEASE_ENDED: &str = "update fixed_ips set leased = false, updated_at = {now} where address = ? and deleted = false \

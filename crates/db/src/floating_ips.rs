@@ -95,7 +95,7 @@ pub enum Wish {
     Both(InstanceId, Ipv4Addr),
 }
 
-/// A network whose host must look at its floating addresses.
+/// A network whose host, or whose guest's, must look at its floating addresses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Affected {
     /// The network.
@@ -316,7 +316,8 @@ pub struct Forward {
     pub fixed: Ipv4Addr,
 }
 
-/// What is bound to instances in the networks that `host` serves, whichever pool it is from.
+/// What is bound to instances in the networks that `host` serves, whichever pool it is from; where each host serves its own
+/// guests, to those on `host`.
 ///
 /// # Errors
 /// [`DbError::Unavailable`]: then nothing may be concluded.
@@ -325,7 +326,7 @@ pub async fn on_host(conn: &mut Conn, host: &HostName) -> Result<Vec<Forward>, D
         let network = NetworkId::from_row(row.get("network_id")?);
         Ok(Forward { network, public: row.parse("address")?, fixed: row.parse("fixed")? })
     };
-    conn.all(ON_HOST, &[host.into()]).await?.iter().map(forward).collect()
+    conn.all(ON_HOST, &[host.into(), host.into()]).await?.iter().map(forward).collect()
 }
 
 /// Which of `addresses` are in a pool, or were until a day ago: those on an interface are a network host's doing.
@@ -418,7 +419,8 @@ macro_rules! free {
 macro_rules! fixed {
     ($scope:literal) => {
         concat!(
-            "select f.id, f.address, f.instance_id, f.network_id, n.host from fixed_ips f join networks n on n.id = f.network_id \
+            "select f.id, f.address, f.instance_id, f.network_id, case when n.multi_host = true then i.host else n.host end as host \
+             from fixed_ips f join networks n on n.id = f.network_id \
              join instances i on i.id = f.instance_id where f.allocated = true and f.deleted = false \
              and i.deleted = false and ",
             $scope
@@ -456,10 +458,12 @@ const UNBIND: &str = "update floating_ips set fixed_ip_id = null, updated_at = {
      and deleted = false";
 const RELEASE: &str = "update floating_ips set project_id = null, fixed_ip_id = null, updated_at = {now} \
      where id = ? and project_id = ? and deleted = false";
-const AFFECTED: &str = "select f.network_id, n.host from floating_ips o join fixed_ips f on f.id = o.fixed_ip_id \
-     join networks n on n.id = f.network_id where o.id = ?";
+const AFFECTED: &str = "select f.network_id, case when n.multi_host = true then i.host else n.host end as host \
+     from floating_ips o join fixed_ips f on f.id = o.fixed_ip_id join networks n on n.id = f.network_id \
+     left join instances i on i.id = f.instance_id where o.id = ?";
 const ON_HOST: &str = "select f.network_id, o.address, f.address as fixed from floating_ips o \
      join fixed_ips f on f.id = o.fixed_ip_id join networks n on n.id = f.network_id \
-     where n.host = ? and n.deleted = false and o.deleted = false and f.allocated = true order by o.id";
+     left join instances i on i.id = f.instance_id \
+     where (n.host = ? or (n.multi_host = true and i.host = ?)) and n.deleted = false and o.deleted = false and f.allocated = true order by o.id";
 const AMONG: &str = "select distinct address from floating_ips where address in (?..) \
      and (deleted = false or deleted_at > {now-?})";

@@ -112,6 +112,28 @@ pub async fn pending(conn: &mut Conn) -> Result<Vec<Image>, DbError> {
     conn.all(PENDING, &[]).await?.iter().map(read).collect()
 }
 
+/// Lists the pending images whose registration began at least `seconds` ago.
+///
+/// # Errors
+/// Only where the database fails.
+pub async fn pending_since(conn: &mut Conn, seconds: i32) -> Result<Vec<Image>, DbError> {
+    const PENDING: &str =
+        "select * from images where state = 'pending' and deleted = false and created_at <= {now-?} order by id";
+    conn.all(PENDING, &[seconds.into()]).await?.iter().map(read).collect()
+}
+
+/// Takes back a registration that nobody completes, unless somebody just did. Tells whether it was taken back.
+///
+/// # Errors
+/// Only where the database fails.
+pub async fn abandon(conn: &mut Conn, id: ImageId) -> Result<bool, DbError> {
+    const ABANDON: &str = "
+        update images set state = 'deregistered', state_reason = 'Its registration was interrupted.', deleted = true,
+               deleted_at = {now}
+         where id = ? and kind = ? and state = 'pending' and deleted = false";
+    Ok(conn.execute(ABANDON, &[id.row().into(), id.kind().as_str().into()]).await? > 0)
+}
+
 /// Lets every project launch an image, or only its owner. Only `owner` may, or with `None` anybody: an administrator.
 ///
 /// # Errors

@@ -25,6 +25,7 @@ mod open;
 mod pools;
 pub mod quotas;
 mod replicas;
+pub mod routers;
 mod row;
 pub mod security_groups;
 mod server;

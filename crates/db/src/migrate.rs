@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (103, include_str!("../../../migrations/0103_leases.sql")),
     (104, include_str!("../../../migrations/0104_changed_hosts.sql")),
     (105, include_str!("../../../migrations/0105_addresses.sql")),
+    (106, include_str!("../../../migrations/0106_routers.sql")),
     (108, include_str!("../../../migrations/0108_changed_addresses.sql")),
     (LATEST, include_str!("../../../migrations/0109_domains.sql")),
 ];

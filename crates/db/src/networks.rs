@@ -1,7 +1,7 @@
 //! Networks: who uses them, which host serves them.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
 use nova_types::network::{Network, NetworkPlan};
@@ -13,15 +13,17 @@ use crate::row::Row;
 use crate::value::Value;
 
 mod modify;
+mod take_over;
 #[cfg(test)]
 mod tests;
 
 pub use modify::{Vpn, set_host, set_project, set_vpn, vpns};
+pub use take_over::{abandoned, take_over};
 
 /// Stores networks and all their addresses. Call it inside a transaction: all or none.
 ///
 /// # Errors
-/// [`DbError::Duplicate`] of a range, a VLAN or, where ranges overlap, of an address.
+/// [`DbError::Duplicate`] of a range, of IPv4 or IPv6, a VLAN or, where ranges overlap, of an address.
 pub async fn create(conn: &mut Conn, plans: &[NetworkPlan]) -> Result<Vec<NetworkId>, DbError> {
     let mut ids = Vec::with_capacity(plans.len());
     for plan in plans {
@@ -34,9 +36,10 @@ pub async fn create(conn: &mut Conn, plans: &[NetworkPlan]) -> Result<Vec<Networ
     Ok(ids)
 }
 
-fn values(plan: &NetworkPlan) -> [Value; 12] {
+fn values(plan: &NetworkPlan) -> [Value; 14] {
     [
         plan.cidr.into(),
+        plan.prefix6.map(|prefix| prefix.to_string()).into(),
         plan.cidr.netmask().into(),
         plan.cidr.broadcast().into(),
         plan.label.as_ref().into(),
@@ -48,6 +51,7 @@ fn values(plan: &NetworkPlan) -> [Value; 12] {
         plan.vpn_private_address.into(),
         plan.vpn_public_port.into(),
         false.into(),
+        plan.multi_host.into(),
     ]
 }
 
@@ -115,8 +119,8 @@ pub async fn disassociate(conn: &mut Conn, project: &ProjectId) -> Result<u64, D
     conn.execute(DISASSOCIATE, &[project.into()]).await
 }
 
-/// Makes `host` the one that serves every network that nobody serves, or whose server's lease is over, and renews its
-/// own. Returns all that it serves now. A network that has a new server has a new epoch.
+/// Makes `host` the one that serves every network that nobody ever served, and renews its own. Returns all that it serves
+/// now. One that another served is [taken over](take_over()). A network that has a new server has a new epoch.
 ///
 /// # Errors
 /// [`DbError::Unavailable`]: then the host may go on until its lease is over.
@@ -126,14 +130,23 @@ pub async fn claim(conn: &mut Conn, host: &HostName, lease_seconds: i32) -> Resu
     on_host(conn, host).await
 }
 
-/// Says where the VPNs of the networks that `host` serves are reached, unless an administrator said it. Returns all that
-/// it serves.
+/// Says where the VPNs of the networks that `host` serves are reached, unless an administrator said it. What another host
+/// said of itself is over. Returns all that it serves.
 ///
 /// # Errors
 /// [`DbError::Duplicate`] when another network has that address and port; [`DbError::Unavailable`].
 pub async fn publish_vpns(conn: &mut Conn, host: &HostName, address: Ipv4Addr) -> Result<Vec<Network>, DbError> {
-    conn.execute(PUBLISH_VPNS, &[address.into(), host.into()]).await?;
+    conn.execute(PUBLISH_VPNS, &[address.into(), host.into(), host.into(), host.into()]).await?;
     on_host(conn, host).await
+}
+
+/// Says which address the router of IPv6 has on the link of a network: that of the bridge of the host that serves it.
+/// Nothing happens if that is another host by now.
+///
+/// # Errors
+/// [`DbError::Unavailable`].
+pub async fn publish_router(conn: &mut Conn, id: NetworkId, host: &HostName, router: Ipv6Addr) -> Result<(), DbError> {
+    conn.execute(PUBLISH_ROUTER, &[router.to_string().into(), id.into(), host.into()]).await.map(drop)
 }
 
 /// The networks that `host` serves.
@@ -188,6 +201,8 @@ fn network(row: &Row) -> Result<Network, DbError> {
         id: NetworkId::from_row(row.get("id")?),
         label: row.get("label")?,
         cidr: row.parse("cidr")?,
+        prefix6: row.parse_some("cidr_v6")?,
+        router6: row.parse_some("ra_server")?,
         bridge: row.get("bridge")?,
         gateway: row.parse("gateway")?,
         dhcp_start: row.parse("dhcp_start")?,
@@ -198,13 +213,15 @@ fn network(row: &Row) -> Result<Network, DbError> {
         vpn_public_port: row.narrow_some("vpn_public_port")?,
         project: row.parse_some("project_id")?,
         host: row.parse_some("host")?,
+        multi_host: row.get("multi_host")?,
+        vpn_host: row.parse_some("vpn_host")?,
     })
 }
 
-const INSERT: &str = "insert into networks (cidr, netmask, broadcast, label, bridge, gateway, dhcp_start, dns, vlan, \
-     vpn_private_address, vpn_public_port, injected) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-const SELECT: &str = "select id, label, cidr, bridge, gateway, dhcp_start, dns, vlan, vpn_private_address, \
-     vpn_public_address, vpn_public_port, project_id, host from networks where deleted = false";
+const INSERT: &str = "insert into networks (cidr, cidr_v6, netmask, broadcast, label, bridge, gateway, dhcp_start, dns, vlan, \
+     vpn_private_address, vpn_public_port, injected, multi_host) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const SELECT: &str = "select id, label, cidr, cidr_v6, ra_server, bridge, gateway, dhcp_start, dns, vlan, vpn_private_address, \
+     vpn_public_address, vpn_public_port, project_id, host, multi_host, vpn_host from networks where deleted = false";
 const UNUSED: &str = "select id from networks where project_id is null and vlan is not null and deleted = false \
      order by id limit 1 {skip_locked}";
 const ASSOCIATE: &str = "update networks set project_id = ?, updated_at = {now} where id = ? and project_id is null";
@@ -214,10 +231,13 @@ const DISASSOCIATE: &str =
     "update networks set project_id = null, updated_at = {now} where project_id = ? and deleted = false";
 // MySQL assigns from left to right: the epoch is compared with the host that was.
 const CLAIM: &str = "update networks set epoch = case when host = ? then epoch else epoch + 1 end, host = ?, \
-     lease_until = {now+?}, updated_at = {now} where deleted = false \
-     and (host is null or host = ? or lease_until is null or lease_until < {now})";
-const PUBLISH_VPNS: &str = "update networks set vpn_public_address = ?, updated_at = {now} where host = ? \
-     and vpn_private_address is not null and vpn_public_address is null and project_id is not null and deleted = false";
+     lease_until = {now+?}, updated_at = {now} where deleted = false and multi_host = false \
+     and (host = ? or (host is null and epoch = 0))";
+const PUBLISH_VPNS: &str = "update networks set vpn_public_address = ?, vpn_host = ?, updated_at = {now} where host = ? \
+     and vpn_private_address is not null and (vpn_public_address is null or vpn_host <> ?) \
+     and project_id is not null and deleted = false";
+const PUBLISH_ROUTER: &str =
+    "update networks set ra_server = ?, updated_at = {now} where id = ? and host = ? and deleted = false";
 const WITH_GUESTS_ON: &str = "select distinct f.network_id as id from fixed_ips f \
      join instances i on i.id = f.instance_id where i.host = ? and i.deleted = false and f.deleted = false";
 const LET_GO: &str = "update networks set lease_until = null, updated_at = {now} where host = ? and deleted = false";

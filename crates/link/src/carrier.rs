@@ -62,6 +62,19 @@ impl Carrier {
         }
     }
 
+    /// The port by which a network's bridge reaches other hosts; none where it stays on its own.
+    pub fn uplink(&self, tag: Option<Tag>) -> Option<String> {
+        match (self, tag) {
+            (Self::Port(port), _) => port.clone(),
+            (Self::Vlans(on), Some(tag)) => {
+                let tag = Vlan::try_from(tag).ok()?;
+                Some(Segment::Vlan { on: on.clone(), tag }.name())
+            }
+            (Self::Vxlans(mesh), Some(vni)) => Some(Segment::Vxlan { local: mesh.local(), vni }.name()),
+            (Self::ByHand, _) | (Self::Vlans(_) | Self::Vxlans(_), None) => None,
+        }
+    }
+
     /// Makes a network's bridge as described, with what leads to other hosts on it. Returns whether anything changed.
     ///
     /// What leads to other hosts comes before guests do: a bridge takes the MTU of its ports, and a tap that of the bridge.
@@ -112,7 +125,7 @@ mod tests {
     use crate::links::FakeLinks;
 
     fn bridge(name: &str) -> Bridge {
-        Bridge { name: name.to_owned(), address: None, mtu: None }
+        Bridge { name: name.to_owned(), address: None, address6: None, mtu: None }
     }
 
     fn tag(number: i64) -> Option<Tag> {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
@@ -13,20 +13,20 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Flow {
     /// Opened towards this address, or one that is translated to it.
-    To(Ipv4Addr),
+    To(IpAddr),
     /// Opened by this address.
-    From(Ipv4Addr),
+    From(IpAddr),
     /// Opened by one that the other end knows by this address.
-    As(Ipv4Addr),
+    As(IpAddr),
 }
 
 /// An open connection, as the host that receives it sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Connection {
     /// Who opened it.
-    pub(crate) from: Ipv4Addr,
+    pub(crate) from: IpAddr,
     /// Where it leads after translation.
-    pub(crate) to: Ipv4Addr,
+    pub(crate) to: IpAddr,
     /// What it carries.
     pub(crate) carries: Carries,
 }
@@ -40,6 +40,8 @@ pub(crate) enum Carries {
     Udp(u16, u16),
     /// A question of this type and code.
     Icmp(u8, u8),
+    /// The same of IPv6.
+    Icmp6(u8, u8),
     /// Anything else.
     Other,
 }
@@ -47,7 +49,7 @@ pub(crate) enum Carries {
 /// A connection that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// Who is connected; none where that is not IPv4.
+    /// Who is connected; none where that is neither IPv4 nor IPv6.
     pub(crate) connection: Option<Connection>,
     /// Whether one of the flows names it.
     pub(crate) named: bool,
@@ -94,7 +96,9 @@ const DONE: u16 = 3;
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
+const ANY: u8 = 0;
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const MARK: u16 = 8;
@@ -107,6 +111,7 @@ const NOT_FOUND: i32 = 2;
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP6: u8 = 58;
 
 /// Forgets every connection that one of `flows` names.
 ///
@@ -130,7 +135,7 @@ fn sweep_blocking(flows: &BTreeSet<Flow>, judgement: &Judgement) -> io::Result<S
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let (mut swept, mut changes) = (Swept::default(), Vec::new());
-    socket.send(&message(GET, REQUEST | DUMP, &[]), 0)?;
+    socket.send(&message(GET, REQUEST | DUMP, ANY, &[]), 0)?;
     'dump: loop {
         let (datagram, _) = socket.recv_from_full()?;
         for (kind, body) in messages(&datagram) {
@@ -165,6 +170,7 @@ fn sweep_blocking(flows: &BTreeSet<Flow>, judgement: &Judgement) -> io::Result<S
 /// A connection as the kernel lists it.
 struct Entry {
     seen: Seen,
+    family: u8,
     /// What names it to the kernel: as it began, its id, its zone.
     began: Vec<u8>,
     id: Vec<u8>,
@@ -185,25 +191,29 @@ impl Entry {
                 _ => {}
             }
         }
-        let is = |end: Option<Ipv4Addr>, flow: fn(Ipv4Addr) -> Flow| end.is_some_and(|end| flows.contains(&flow(end)));
+        let is = |end: Option<IpAddr>, flow: fn(IpAddr) -> Flow| end.is_some_and(|end| flows.contains(&flow(end)));
         let named = is(asked.source, Flow::From)
             || is(asked.destination, Flow::To)
             || is(answered.source, Flow::To)
             || is(answered.destination, Flow::As);
         let seen = Seen { connection: asked.answered_by(&answered), named, cut: mark & CUT != 0 };
-        Self { seen, began, id, zone }
+        let family = if asked.source.is_some_and(|source| source.is_ipv6()) { AF_INET6 } else { AF_INET };
+        Self { seen, family, began, id, zone }
     }
 
     /// The message that lets the kernel do as was decided, if it is to do anything.
     fn change(&self, fate: Fate) -> Option<Vec<u8>> {
         let marked = |mark: u32| {
             let mark = [attribute(MARK, &mark.to_be_bytes()), attribute(MARK_MASK, &CUT.to_be_bytes())].concat();
-            message(CHANGE, REQUEST | ACK, &[&self.began[..], &self.zone, &mark].concat())
+            message(CHANGE, REQUEST | ACK, self.family, &[&self.began[..], &self.zone, &mark].concat())
         };
         match fate {
             Fate::IsCut if !self.seen.cut => Some(marked(CUT)),
             Fate::GoesOn if self.seen.cut => Some(marked(0)),
-            Fate::Ends => Some(message(DELETE, REQUEST | ACK, &[&self.began[..], &self.id, &self.zone].concat())),
+            Fate::Ends => {
+                let names = [&self.began[..], &self.id, &self.zone].concat();
+                Some(message(DELETE, REQUEST | ACK, self.family, &names))
+            }
             Fate::Stays | Fate::IsCut | Fate::GoesOn => None,
         }
     }
@@ -223,24 +233,28 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 /// One direction of a connection.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tuple {
-    source: Option<Ipv4Addr>,
-    destination: Option<Ipv4Addr>,
+    source: Option<IpAddr>,
+    destination: Option<IpAddr>,
     protocol: u8,
     ports: (u16, u16),
     icmp: (u8, u8),
 }
 
 impl Tuple {
-    /// Reads a tuple: its attribute 1 holds addresses, there 1 is the source and 2 the destination; its attribute 2 the
-    /// protocol, there 1 is its number, 2 and 3 are ports, 5 and 6 ICMP's type and code.
+    /// Reads a tuple: its attribute 1 holds addresses, there 1 is the source and 2 the destination, 3 and 4 those of IPv6;
+    /// its attribute 2 the protocol, there 1 is its number, 2 and 3 are ports, 5 and 6 ICMP's type and code, 8 and 9 those
+    /// of ICMPv6.
     fn read(tuple: &[u8]) -> Self {
         let mut read = Self::default();
         let nested = |wanted| attributes(tuple).filter(move |(kind, ..)| *kind == wanted);
         for (kind, _, value) in nested(1).flat_map(|(_, _, ip)| attributes(ip)) {
-            let address = <[u8; 4]>::try_from(value).ok().map(Ipv4Addr::from);
+            let v4 = || <[u8; 4]>::try_from(value).ok().map(|bytes| IpAddr::V4(Ipv4Addr::from(bytes)));
+            let v6 = || <[u8; 16]>::try_from(value).ok().map(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)));
             match kind {
-                1 => read.source = address,
-                2 => read.destination = address,
+                1 => read.source = v4(),
+                2 => read.destination = v4(),
+                3 => read.source = v6(),
+                4 => read.destination = v6(),
                 _ => {}
             }
         }
@@ -251,8 +265,8 @@ impl Tuple {
                 1 => read.protocol = number,
                 2 => read.ports.0 = port,
                 3 => read.ports.1 = port,
-                5 => read.icmp.0 = number,
-                6 => read.icmp.1 = number,
+                5 | 8 => read.icmp.0 = number,
+                6 | 9 => read.icmp.1 = number,
                 _ => {}
             }
         }
@@ -263,6 +277,7 @@ impl Tuple {
     fn answered_by(&self, answer: &Self) -> Option<Connection> {
         let carries = match self.protocol {
             ICMP => Carries::Icmp(self.icmp.0, self.icmp.1),
+            ICMP6 => Carries::Icmp6(self.icmp.0, self.icmp.1),
             TCP => Carries::Tcp(answer.ports.0),
             UDP => Carries::Udp(answer.ports.1, answer.ports.0),
             _ => Carries::Other,
@@ -271,14 +286,14 @@ impl Tuple {
     }
 }
 
-fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
+fn message(kind: u16, flags: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     let length = HEADER_BYTES + NFGEN_BYTES + attributes.len();
     let mut message = Vec::with_capacity(length);
     message.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
     message.extend([0; 8]);
-    message.extend([AF_INET, 0, 0, 0]);
+    message.extend([family, 0, 0, 0]);
     message.extend_from_slice(attributes);
     message
 }
@@ -373,15 +388,31 @@ mod tests {
             let mut bytes = with(ORIGINAL, client, public, &asked);
             bytes.extend(with(REPLY, guest, client, &answered));
             bytes.extend(attribute(MARK, &mark.to_be_bytes()));
-            let connection = Some(Connection { from: client.into(), to: guest.into(), carries });
+            let connection = Some(Connection { from: IpAddr::from(client), to: IpAddr::from(guest), carries });
             let seen = Entry::read(&bytes, &BTreeSet::new()).seen;
             assert_eq!(seen, Seen { connection, named: false, cut: mark & CUT != 0 });
         }
     }
 
     #[test]
+    fn a_connection_of_ipv6_is_known_by_its_ends_and_named_to_the_kernel_as_such() {
+        let (client, guest) = (Ipv6Addr::LOCALHOST, "fd00::16:3eff:fe00:3".parse::<Ipv6Addr>().unwrap());
+        let echo = attribute(2, &[attribute(1, &[ICMP6]), attribute(8, &[128]), attribute(9, &[0])].concat());
+        let ends = |from: Ipv6Addr, to: Ipv6Addr| [attribute(3, &from.octets()), attribute(4, &to.octets())].concat();
+        let tuple = |from, to| [attribute(1, &ends(from, to)), echo.clone()].concat();
+        let mut connection = attribute(ORIGINAL, &tuple(client, guest));
+        connection.extend(attribute(REPLY, &tuple(guest, client)));
+        let read = |flow| Entry::read(&connection, &BTreeSet::from([flow]));
+        let entry = read(Flow::To(guest.into()));
+        let wanted = Connection { from: client.into(), to: guest.into(), carries: Carries::Icmp6(128, 0) };
+        assert_eq!(entry.seen, Seen { connection: Some(wanted), named: true, cut: false });
+        assert!(read(Flow::From(client.into())).seen.named && !read(Flow::From(guest.into())).seen.named);
+        assert_eq!(entry.change(Fate::Ends).unwrap()[HEADER_BYTES], AF_INET6);
+    }
+
+    #[test]
     fn cut_short_messages_end_the_reading() {
-        let whole = message(GET, REQUEST, &attribute(ID, &[0, 0, 0, 7]));
+        let whole = message(GET, REQUEST, ANY, &attribute(ID, &[0, 0, 0, 7]));
         assert_eq!(messages(&whole).count(), 1);
         for length in 0..whole.len() {
             assert_eq!(messages(&whole[..length]).count(), 0, "{length}");

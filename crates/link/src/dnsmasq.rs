@@ -5,9 +5,11 @@
 //! | `nova-<bridge>.pid` | written by dnsmasq |
 //! | `nova-<bridge>.hosts/<instance>` | one guest's address; dnsmasq notices new files by itself |
 //! | `nova-<bridge>.leases` | what `nova-dhcpbridge init` prints when a server starts; between starts up to ten seconds old |
+//! | `nova-<bridge>.ra` | the pid of the process that advertises IPv6, where it is on |
 //!
 //! A server outlives us. After a restart of ours it is found again by pid, arguments and start time.
 
+mod advertise;
 #[cfg(feature = "fake")]
 mod fake;
 mod files;
@@ -20,8 +22,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
-use nova_types::InstanceId;
 use nova_types::network::DhcpHost;
+use nova_types::{InstanceId, Prefix64};
 
 #[cfg(feature = "fake")]
 pub use fake::{FakeDhcpServers, dhcp_servers_contract};
@@ -77,6 +79,8 @@ pub struct DhcpNetwork {
     pub gateway: Ipv4Addr,
     /// The range.
     pub cidr: Ipv4Net,
+    /// The prefix of IPv6 that guests are told of, by a process of its own, so that DHCP goes on when it changes.
+    pub prefix6: Option<Prefix64>,
     /// The first address that may be given.
     pub first: Ipv4Addr,
     /// The domain of guests' names.

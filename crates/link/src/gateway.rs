@@ -2,6 +2,7 @@
 //! the host itself.
 
 mod floating;
+mod ipv6;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -14,6 +15,7 @@ use nftables::stmt::Statement;
 use nftables::types::{NfChainType, NfFamily, NfHook};
 use nova_failpoint::{Point, hit};
 use nova_run::Runner;
+use nova_types::Prefix64;
 use tokio::sync::Mutex;
 use tracing::warn;
 
@@ -81,6 +83,8 @@ pub struct GuestNetwork {
     pub gateway: Ipv4Addr,
     /// The first address that guests may have. What is below may be a host's.
     pub first_guest: Ipv4Addr,
+    /// The prefix of IPv6, which is routed and not translated.
+    pub prefix6: Option<Prefix64>,
     /// Its project's VPN, if that is reached at this host.
     pub vpn: Option<Vpn>,
 }
@@ -200,6 +204,7 @@ pub async fn network_firewall_contract(firewall: &dyn NetworkFirewall) {
         cidr: "10.1.0.0/24".parse().unwrap(),
         gateway: Ipv4Addr::new(10, 1, 0, 1),
         first_guest: Ipv4Addr::new(10, 1, 0, 2),
+        prefix6: Some("fd00:0:0:1::/64".parse().unwrap()),
         vpn: Some(Vpn { public: Ipv4Addr::new(172, 16, 0, 9), port: 1001, private: Ipv4Addr::new(10, 1, 0, 2) }),
     });
     wanted.metadata = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8773);
@@ -231,6 +236,7 @@ fn example() -> Gateway {
             cidr: "192.168.0.0/24".parse().unwrap(),
             gateway: Ipv4Addr::new(192, 168, 0, 1),
             first_guest: Ipv4Addr::new(192, 168, 0, 2),
+            prefix6: None,
             vpn: None,
         }],
         fixed_range: "192.160.0.0/12".parse().unwrap(),
@@ -324,6 +330,10 @@ fn filter(wanted: &Gateway) -> Table {
         ];
         let rules = rules.into_iter().map(Rule::new).collect();
         table.chains.insert(chain, Chain { hook: None, rules });
+        if let Some(prefix) = network.prefix6 {
+            input.push(ipv6::judged(network, prefix));
+            table.chains.insert(ipv6::chain(network), ipv6::from_guests(prefix));
+        }
     }
     let hook = Some(Hook { kind: NfChainType::Filter, hook: NfHook::Input, priority: 0 });
     let rules = input.into_iter().map(Rule::new).collect();

@@ -2,10 +2,12 @@
 //!
 //! Rules are keyed by names and addresses, never by interface numbers, so they hold before a guest's tap exists and
 //! until they are taken away. Two tables carry them: `bridge nova_compute` lets each tap send only as the guest that it
-//! belongs to, `inet nova_compute` gives each guest what its groups allow and nothing else. IPv6 is not let through.
+//! belongs to, `inet nova_compute` gives each guest what its groups allow and nothing else. IPv6 is let through to
+//! guests that have an address of it, and only where it is on.
 
 #[cfg(feature = "fake")]
 mod fake;
+mod family;
 mod judge;
 mod kernel;
 mod rules;
@@ -45,6 +47,15 @@ pub trait GuestFirewall: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`FirewallError::NotEnsured`] before the first [`ensure`](Self::ensure); else as there.
     async fn change(&self, change: &FirewallChange) -> Result<Changed, FirewallError>;
+}
+
+/// What holds for all guests of a cloud, by its flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Guests of a project may always reach each other: `allow_project_net_traffic`.
+    pub project_traffic: bool,
+    /// IPv6 passes, under the same rules: `use_ipv6`. Else none of it does.
+    pub ipv6: bool,
 }
 
 /// A change to some guests and groups of a host.

@@ -1,23 +1,24 @@
 //! Bridges and what is on them. Taps are made by the hypervisor; the firewall knows them by name before they exist.
 
-mod announce;
 #[cfg(feature = "fake")]
 mod fake;
 pub(crate) mod flood;
 mod kernel;
 mod migrate;
+mod ports;
 mod segments;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use async_trait::async_trait;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use nova_types::net::is_interface_name;
 use nova_types::{Tag, Vlan, VlanRange};
 
 #[cfg(feature = "fake")]
 pub use fake::{FakeLinks, links_contract, segments_contract};
 pub use kernel::KernelLinks;
+pub(crate) use ports::leads_somewhere;
 
 use crate::SettingError;
 
@@ -29,8 +30,9 @@ pub(crate) const VXLAN: &str = "vxlan";
 pub trait Links: Send + Sync + std::fmt::Debug {
     /// Makes a bridge as described and up, or completes the one that is there. Returns whether anything changed.
     ///
-    /// A bridge that we make has no spanning tree and no forward delay, speaks no IPv6 and accepts no router's word,
-    /// all before it is up. Of a bridge that somebody else made, only the address and being up are our business.
+    /// A bridge that we make has no spanning tree and no forward delay, speaks no IPv6 unless it has an address of it, and
+    /// accepts no router's word, all before it is up. Of a bridge that somebody else made, only the addresses and being up
+    /// are our business.
     ///
     /// # Errors
     /// [`LinkError`]; what was done before stays, and the next call goes on from there.
@@ -96,6 +98,8 @@ pub struct Bridge {
     pub name: String,
     /// The address of this machine on it, with the prefix of its network; none on a host that only carries guests.
     pub address: Option<Ipv4Net>,
+    /// The same of IPv6. Where there is `address` and not this, the bridge speaks no IPv6.
+    pub address6: Option<Ipv6Net>,
     /// Its MTU in bytes; the kernel's choice if none.
     pub mtu: Option<u32>,
 }
@@ -156,6 +160,16 @@ pub struct Link {
     pub up: bool,
     /// Its IPv4 addresses with their prefixes.
     pub addresses: Vec<Ipv4Net>,
+    /// Its IPv6 addresses with their prefixes.
+    pub addresses6: Vec<Ipv6Net>,
+}
+
+impl Link {
+    /// The address by which neighbours know it as their router.
+    #[must_use]
+    pub fn link_local(&self) -> Option<Ipv6Addr> {
+        self.addresses6.iter().map(Ipv6Net::addr).find(Ipv6Addr::is_unicast_link_local)
+    }
 }
 
 /// What went wrong with an interface.

@@ -57,14 +57,16 @@ pub(crate) fn set_if_there(name: &str, value: &'static str) -> Result<(), Settin
 }
 
 /// Makes packets between two guests of a bridge pass the groups' rules. Without it they would not: it is an error.
-pub(crate) async fn bridged_packets_are_filtered(runner: &dyn Runner) -> Result<(), SettingError> {
+pub(crate) async fn bridged_packets_are_filtered(runner: &dyn Runner, ipv6: bool) -> Result<(), SettingError> {
+    const NAME6: &str = "net/bridge/bridge-nf-call-ip6tables";
     const NAME: &str = "net/bridge/bridge-nf-call-iptables";
     if !path(NAME).exists() {
         // The kernel may have it built in or not at all; then setting it says what is missing.
         let loaded = runner.run(Command::new("modprobe").arg("br_netfilter")).await;
         tracing::debug!(ok = loaded.is_ok(), "Asked for the kernel module br_netfilter.");
     }
-    set(NAME, "1")
+    set(NAME, "1")?;
+    if ipv6 { set(NAME6, "1") } else { Ok(()) }
 }
 
 /// Lets this machine forward packets between its interfaces, as the router of its guests must.
@@ -73,6 +75,30 @@ pub(crate) async fn bridged_packets_are_filtered(runner: &dyn Runner) -> Result<
 /// [`SettingError`] when the kernel refuses.
 pub fn forward_packets() -> Result<(), SettingError> {
     set("net/ipv4/ip_forward", "1")
+}
+
+/// The same for IPv6. What this machine learned from routers it goes on learning: to the kernel, who forwards is a router
+/// itself and hears no other unless told to.
+///
+/// # Errors
+/// [`SettingError`] when the kernel refuses, or has no IPv6.
+pub fn forward_ipv6_packets() -> Result<(), SettingError> {
+    const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+    const INTERFACES: &str = "net/ipv6/conf";
+    let failed = |source| SettingError::Set { name: "net.ipv6.conf".to_owned(), value: "1", source };
+    if read(&path(FORWARDING)).is_ok_and(|value| value == "1") {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path(INTERFACES)).map_err(failed)?.flatten() {
+        let interface = entry.file_name();
+        let name = format!("{INTERFACES}/{}/accept_ra", interface.to_string_lossy());
+        // These two are no interfaces.
+        let hears = interface != "all" && interface != "default" && read(&path(&name)).is_ok_and(|value| value == "1");
+        if hears {
+            set_if_there(&name, "2")?;
+        }
+    }
+    set(FORWARDING, "1")
 }
 
 fn path(name: &str) -> PathBuf {

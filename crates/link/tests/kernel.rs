@@ -13,10 +13,14 @@ mod bridges;
 mod floating;
 #[path = "kernel/groups.rs"]
 mod groups;
+#[path = "kernel/ipv6.rs"]
+mod ipv6;
 #[path = "kernel/many.rs"]
 mod many;
 #[path = "kernel/namespace.rs"]
 mod namespace;
+#[path = "kernel/neighbours.rs"]
+mod neighbours;
 #[path = "kernel/vxlan.rs"]
 mod vxlan;
 
@@ -31,7 +35,7 @@ use nova_link::dnsmasq::{DhcpNetwork, DhcpServers, Dnsmasq, Server, dhcp_servers
 use nova_link::gateway::{
     Gateway, GuestNetwork, KernelNetworkFirewall, NetworkFirewall, Vpn, network_firewall_contract,
 };
-use nova_link::guests::{FirewallChange, GuestFirewall, KernelGuestFirewall, guest_firewall_contract};
+use nova_link::guests::{FirewallChange, GuestFirewall, KernelGuestFirewall, Policy, guest_firewall_contract};
 use nova_link::links::{Bridge, KernelLinks, LinkError, Links, links_contract, segments_contract};
 use nova_run::{Command, Host, Runner};
 use nova_types::rule::{Icmp, Ports, Rule, Source, Traffic};
@@ -44,13 +48,13 @@ const TELNET: u16 = 23;
 const ASK: &str = "busybox udhcpc -n -q -f -t 3 -T 1 -i eth0 -s /bin/true";
 
 async fn bridge() {
-    let bridge = Bridge { name: "br9".into(), address: Some(GATEWAY.parse().unwrap()), mtu: None };
+    let bridge = Bridge { name: "br9".into(), address: Some(GATEWAY.parse().unwrap()), address6: None, mtu: None };
     KernelLinks.ensure_bridge(&bridge).await.unwrap();
     sh("ip link set lo up").await;
 }
 
 fn firewall(project_traffic: bool) -> KernelGuestFirewall {
-    KernelGuestFirewall::new(Arc::new(Host), project_traffic)
+    KernelGuestFirewall::new(Arc::new(Host), Policy { project_traffic, ipv6: false })
 }
 
 fn group(id: u32, rules: &[(Traffic, Source)]) -> GroupRules {
@@ -95,7 +99,7 @@ fn a_network_reaches_other_hosts_by_its_vlan_and_no_other() {
         let carrier = Carrier::Vlans("trunk".into());
         for number in [100_u8, 101] {
             let address = format!("10.{number}.0.1/24").parse().unwrap();
-            let bridge = Bridge { name: format!("br{number}"), address: Some(address), mtu: None };
+            let bridge = Bridge { name: format!("br{number}"), address: Some(address), address6: None, mtu: None };
             let tag = Some(Tag::try_from(i64::from(number)).unwrap());
             match carrier.ensure(&KernelLinks, &bridge, tag).await {
                 Err(missing @ LinkError::Unsupported { .. }) => {
@@ -159,7 +163,7 @@ fn handing_over_goes_on_where_it_was_cut_off() {
 fn a_bridge_takes_the_mtu_of_what_leads_to_other_hosts() {
     in_namespace("a_bridge_takes_the_mtu_of_what_leads_to_other_hosts", async || {
         sh("ip link add uplink mtu 1400 type veth peer name other mtu 1400").await;
-        let bridge = Bridge { name: "br9".into(), address: None, mtu: None };
+        let bridge = Bridge { name: "br9".into(), address: None, address6: None, mtu: None };
         KernelLinks.ensure_bridge(&bridge).await.unwrap();
         KernelLinks.attach("uplink", "br9").await.unwrap();
         let shown = sh("ip link show br9; ip -4 addr show br9").await;
@@ -176,6 +180,8 @@ fn the_guest_firewall_keeps_the_contract() {
     in_namespace("the_guest_firewall_keeps_the_contract", async || {
         guest_firewall_contract(&firewall(true)).await;
         guest_firewall_contract(&firewall(false)).await;
+        let with_ipv6 = Policy { project_traffic: true, ipv6: true };
+        guest_firewall_contract(&KernelGuestFirewall::new(Arc::new(Host), with_ipv6)).await;
     });
 }
 
@@ -232,7 +238,7 @@ fn a_group_lets_in_what_it_names_and_nothing_else() {
         // A source group: its members may enter, others may not.
         let members = SecurityGroupId::new(9);
         wanted.groups = vec![group(1, &[(Traffic::Icmp(Icmp::Type(8)), Source::Group(members))])];
-        wanted.members = vec![GroupMembers { id: members, addresses: vec![one.address] }];
+        wanted.members = vec![GroupMembers { id: members, addresses: vec![one.address.into()] }];
         firewall.ensure(&wanted).await.unwrap();
         assert!(one.pings(two.address).await, "a member of the source group");
         assert!(!namespace::host_pings(two.address).await, "not a member");
@@ -246,7 +252,7 @@ fn guests_of_a_project_reach_each_other_only_under_the_flag() {
         bridge().await;
         let (one, two) = (Guest::start(3).await, Guest::start(4).await);
         let mut wanted = whole(&[&one, &two], Vec::new());
-        wanted.projects = vec![(one.port(&[]).project, vec![one.address])];
+        wanted.projects = vec![(one.port(&[]).project, vec![one.address.into()])];
         firewall(false).ensure(&wanted).await.unwrap();
         assert!(!one.pings(two.address).await);
         firewall(true).ensure(&wanted).await.unwrap();
@@ -263,7 +269,7 @@ fn a_guest_cannot_pretend_to_be_another() {
         let gateway = Ipv4Addr::new(10, 9, 0, 1);
         one.sh("ip addr add fd00::3/64 dev eth0 nodad").await;
         two.sh("ip addr add fd00::4/64 dev eth0 nodad").await;
-        assert!(one.run("ping -6 -c1 -W2 fd00::4").await, "IPv6 without any rules");
+        assert!(one.finds("fd00::4").await, "IPv6 without any rules");
         let everything = group(1, &[(Traffic::All, Source::EVERYONE)]);
         firewall(false).ensure(&whole(&[&one, &two], vec![everything])).await.unwrap();
         assert!(!one.run("ping -6 -c1 -W1 fd00::4").await, "IPv6");
@@ -325,6 +331,7 @@ fn guests_may_ask_their_host_only_for_what_they_need() {
                 cidr: "10.9.0.0/24".parse().unwrap(),
                 gateway,
                 first_guest: Ipv4Addr::new(10, 9, 0, 2),
+                prefix6: None,
                 vpn: None,
             };
             let wanted = Gateway {
@@ -379,6 +386,7 @@ fn networks_are_apart_and_a_vpn_is_let_in() {
             cidr: format!("10.{n}.0.0/24").parse().unwrap(),
             gateway: Ipv4Addr::new(10, n, 0, 1),
             first_guest: Ipv4Addr::new(10, n, 0, 2),
+            prefix6: None,
             vpn,
         };
         let public = Ipv4Addr::new(172, 16, 0, 9);
@@ -463,6 +471,7 @@ fn dhcp_network(folder: &Path) -> DhcpNetwork {
         bridge: "br9".into(),
         gateway: Ipv4Addr::new(10, 9, 0, 1),
         cidr: "10.9.0.0/24".parse().unwrap(),
+        prefix6: None,
         first: Ipv4Addr::new(10, 9, 0, 2),
         domain: "novalocal".into(),
         lease: Duration::from_secs(120),

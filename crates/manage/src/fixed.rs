@@ -7,8 +7,8 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use nova_db::fixed_ips::{self, FixedIp};
 use nova_db::networks;
-use nova_types::NetworkId;
 use nova_types::network::Network;
+use nova_types::{HostName, NetworkId};
 use serde_json::Value;
 
 use crate::context::{Context, given};
@@ -55,9 +55,7 @@ async fn list(cx: &mut Context<'_, '_>, host: Option<&str>, output: Output) -> a
     let networks: BTreeMap<NetworkId, Network> =
         networks::list(&mut conn).await?.into_iter().map(|network| (network.id, network)).collect();
     drop(conn);
-    let is_on = |ip: &FixedIp, host: &str| {
-        ip.holder.as_ref().and_then(|holder| holder.host.as_ref()).is_some_and(|of| of.as_str() == host)
-    };
+    let is_on = |ip: &FixedIp, host: &str| place(ip).is_some_and(|of| of.as_str() == host);
     addresses.retain(|ip| host.is_none_or(|host| is_on(ip, host)));
     let row = |ip: FixedIp| -> [Value; 9] {
         let (address, network) = (shown(Some(ip.address)), shown(networks.get(&ip.network).map(|n| n.cidr)));
@@ -65,12 +63,17 @@ async fn list(cx: &mut Context<'_, '_>, host: Option<&str>, output: Output) -> a
         let holder = ip.holder.as_ref();
         let hostname = shown(holder.map(|h| h.instance));
         let (mac, project) = (shown(holder.map(|h| h.mac)), shown(holder.map(|h| &h.project)));
-        let host = shown(holder.and_then(|h| h.host.as_ref()));
+        let host = shown(place(&ip));
         [network, address, mac, hostname, host, project, ip.reserved.into(), ip.leased.into(), free_after]
     };
     let list = List { columns: COLUMNS, rows: addresses.into_iter().map(row).collect() };
     let heading = line(COLUMNS.map(str::to_owned));
     Ok(output.write(cx, list, Some(heading), |row| line(row.each_ref().map(python)))?)
+}
+
+/// Where an address is: at the guest that has it, or at the host that has it itself.
+fn place(ip: &FixedIp) -> Option<&HostName> {
+    ip.holder.as_ref().and_then(|holder| holder.host.as_ref()).or(ip.router.as_ref())
 }
 
 /// Cactus's line, which ends with the host.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nova_db::{compute_nodes, images, instances, networks, services};
+use nova_db::{compute_nodes, images, instances, networks, routers, services};
 use nova_images::{ImageStore, InstanceFolders};
 use nova_link::dnsmasq::{DhcpServers, Dnsmasq};
 use nova_link::links::{KernelLinks, Link, LinkKind, Links};
@@ -99,10 +99,16 @@ impl Wanted {
     async fn read(cx: &Context<'_, '_>, world: &World) -> anyhow::Result<Self> {
         let host = &cx.config.common.host;
         let conn = &mut cx.db.read().await?;
-        let networks = networks::list(conn).await?;
+        let mut networks = networks::list(conn).await?;
+        routers::seen_from(conn, host, &mut networks).await?;
         let served = networks.iter().filter(|n| n.host.as_ref() == Some(host)).map(|n| n.bridge.clone()).collect();
         let others = networks.iter().filter(|n| n.host.as_ref().is_some_and(|other| other != host));
-        let gateways_elsewhere = others.map(|n| (n.bridge.clone(), n.gateway)).collect();
+        let mut gateways_elsewhere: BTreeSet<(String, Ipv4Addr)> =
+            others.map(|n| (n.bridge.clone(), n.gateway)).collect();
+        for router in routers::list(conn).await?.into_iter().filter(|router| router.host != *host) {
+            let bridge = networks.iter().find(|network| network.id == router.network).map(|n| n.bridge.clone());
+            gateways_elsewhere.extend(bridge.map(|bridge| (bridge, router.address)));
+        }
         let services = services::list(conn).await?;
         let keeps_images = keeps_images(&services, host);
         let daemons = services.into_iter().filter(|s| s.host == *host).map(|s| s.binary);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 use clap::Subcommand;
-use nova_db::{compute_nodes, instances, services};
+use nova_db::{DbError, compute_nodes, instances, routers, services, transaction};
 use nova_types::service::Service;
 use nova_types::{HostName, ProjectId};
 use serde_json::Value;
@@ -15,6 +15,8 @@ use crate::output::{List, Output, moment, python, shown, text};
 /// What stands in the place of a project in the first two rows.
 const TOTAL: &str = "(total)";
 const USED: &str = "(used)";
+const COMPUTE: &str = "nova-compute";
+const NETWORK: &str = "nova-network";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
@@ -39,7 +41,8 @@ pub(crate) enum Action {
     Enable(Named),
     /// Keep new work away from a daemon
     Disable(Named),
-    /// Forget a daemon that is gone for good; under VxlanManager other hosts then send nothing there any more
+    /// Forget a daemon that is gone for good: under VxlanManager other hosts then send nothing there any more, and the
+    /// addresses that its host had as a router of guests come free
     Delete(Named),
 }
 
@@ -137,11 +140,23 @@ async fn delete(cx: &mut Context<'_, '_>, named: &Named) -> anyhow::Result<()> {
     if daemon.is_up(down_after) && !daemon.gave_up {
         bail!("{binary} on {host} reported {} s ago; stop it first", daemon.silent_seconds);
     }
-    let guests = instances::on_host(&mut cx.db.read().await?, host).await?.len();
-    if binary == "nova-compute" && guests > 0 {
+    let mut conn = cx.db.read().await?;
+    let guests = instances::on_host(&mut conn, host).await?.len();
+    let routes = binary == NETWORK && !routers::of_host(&mut conn, host).await?.is_empty();
+    drop(conn);
+    if (binary == COMPUTE || routes) && guests > 0 {
         bail!("{host} has {guests} instances; run nova-manage host evacuate {host} first");
     }
-    services::delete(&mut cx.db.write().await?, host, binary).await?;
+    let quarantine = cx.config.network.fixed_ip_disassociate_timeout.as_secs();
+    let quarantine = i32::try_from(quarantine).unwrap_or(i32::MAX);
+    let freed = transaction!(cx.db, |tx| -> DbError {
+        let freed = if routes { routers::release(tx, host, quarantine).await? } else { 0 };
+        services::delete(tx, host, binary).await?;
+        Ok(freed)
+    })?;
+    if freed > 0 {
+        cx.note(format_args!("{host} had {freed} addresses of its own; they are free in {quarantine} s."));
+    }
     Ok(())
 }
 

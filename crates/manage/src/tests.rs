@@ -7,6 +7,7 @@ mod export;
 mod floating;
 mod hosts;
 mod images;
+mod multi_host;
 mod networks;
 
 use std::ffi::OsString;

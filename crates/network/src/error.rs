@@ -30,6 +30,9 @@ pub enum NetworkError {
     /// A bridge or an address.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The machines on a link.
+    #[error(transparent)]
+    Neighbours(#[from] nova_link::neighbours::NeighbourError),
     /// The way to other hosts.
     #[error(transparent)]
     Mesh(#[from] nova_link::tunnels::MeshError),

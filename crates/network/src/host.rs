@@ -1,7 +1,10 @@
 //! The networks of this host: each turn reads the rows, compares, and mends what differs.
 
+mod entry;
+mod routers;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use nova_db::services::Addresses;
@@ -11,19 +14,18 @@ use nova_link::dnsmasq::Server;
 use nova_link::gateway::Gateway;
 use nova_link::links::{Link, LinkKind};
 use nova_service::chain;
+use nova_types::NetworkId;
 use nova_types::network::Network;
 use tracing::{debug, info, warn};
 
 use crate::floating::Floating;
+use crate::host::entry::Entry;
 use crate::plan::{Plan, Served, gateway, in_use, plan};
 use crate::settings::Settings;
 use crate::spool::{self, LeaseKind};
 use crate::told::Told;
 use crate::{Machine, NetworkError};
 
-/// How long networks stay ours when we fall silent; then another host may serve them.
-const LEASE_SECONDS: i32 = 30;
-const RENEW: Duration = Duration::from_secs(10);
 /// How often the firewall is compared with what it should be when nothing changed.
 const COMPARE: Duration = Duration::from_secs(30);
 
@@ -36,7 +38,11 @@ pub(crate) struct NetworkHost {
     served: BTreeMap<String, Served>,
     /// Whether that is all: a former process may have served others, and not come to the end of leaving them.
     complete: bool,
+    began: Instant,
     claimed: Option<Instant>,
+    entry: Entry,
+    /// With which addresses of this host its bridges were last rid of all others.
+    shed: Option<Vec<(String, Option<Ipv4Addr>)>>,
     firewall: Option<(Gateway, Instant)>,
     /// Whether what a former process translated is gone, and when that was last tried.
     exposed: Option<(bool, Instant)>,
@@ -47,7 +53,11 @@ pub(crate) struct NetworkHost {
     told: Told,
     /// What was last said of a bridge, so that it is said once.
     complaints: BTreeMap<String, String>,
+    /// Whether packets are forwarded already, and those of IPv6.
     forwards: bool,
+    forwards6: bool,
+    /// The address on the link that was last published of each network's router of IPv6.
+    routers: BTreeMap<NetworkId, Ipv6Addr>,
 }
 
 impl NetworkHost {
@@ -59,7 +69,10 @@ impl NetworkHost {
             machine,
             served: BTreeMap::new(),
             complete: false,
+            began: Instant::now(),
             claimed: None,
+            entry: Entry::default(),
+            shed: None,
             firewall: None,
             exposed: None,
             floating: Floating::default(),
@@ -68,6 +81,8 @@ impl NetworkHost {
             told: Told::default(),
             complaints: BTreeMap::new(),
             forwards,
+            forwards6: forwards,
+            routers: BTreeMap::new(),
         }
     }
 
@@ -81,18 +96,29 @@ impl NetworkHost {
             // A folder that cannot be read keeps no guest from its address.
             noted => self.complain("leases", noted.err().map(|error| chain(&error).to_string())),
         }
-        let rows = self.rows().await?;
-        let mut plan = plan(&rows, &self.settings);
+        let all = networks::list(&mut self.db.read().await?).await?;
+        let mut rows = self.rows(&all).await?;
         match self.learn().await {
             Err(error @ NetworkError::Db(_)) => return Err(error),
-            learned => self.complain("the way to other hosts", learned.err().map(|error| chain(&error).to_string())),
+            learned => {
+                // Who cannot reach the other hosts has no use for their silence.
+                if learned.is_ok() {
+                    self.take_over(&mut rows).await?;
+                }
+                self.complain("the way to other hosts", learned.err().map(|error| chain(&error).to_string()));
+            }
         }
+        rows.extend(self.own(&all).await?);
+        let mut plan = plan(&rows, &self.settings);
+        self.admit(&mut plan).await?;
         plan.served.values_mut().for_each(|served| served.dhcp.mtu = self.mtu);
         for id in &plan.crowded_out {
             let text = format!("Network {id} is not served: its bridge carries another network.");
             self.complain(&id.to_string(), Some(text));
         }
         let left = self.leave(&plan).await;
+        let shed = self.shed(&all, &plan).await;
+        self.complain("former addresses of this host", shed.err().map(|error| chain(&error).to_string()));
         let public = self.floating.read(&self.db, &self.settings, &plan).await?;
         let unbound = self.floating.unbind(&public, &self.db, &self.settings, &*self.machine.links).await;
         let firewall = self.protect(&plan, &public, left).await;
@@ -144,18 +170,20 @@ impl NetworkHost {
         Ok(())
     }
 
-    /// Reads the networks of this host. It claims those that nobody serves, at once when one is new, and now and then
-    /// those whose host fell silent.
-    async fn rows(&mut self) -> Result<Vec<Network>, NetworkError> {
+    /// Reads the networks of this host. It claims those that nobody ever served at once, and now and then its own.
+    async fn rows(&mut self, all: &[Network]) -> Result<Vec<Network>, NetworkError> {
         let host = &self.settings.host;
-        let mut rows = networks::list(&mut self.db.read().await?).await?;
-        if self.claimed.is_none_or(|last| last.elapsed() >= RENEW) || rows.iter().any(|row| row.host.is_none()) {
-            let begun = Instant::now();
-            rows = transaction!(self.db, |tx| { networks::claim(tx, host, LEASE_SECONDS).await })?;
+        let mut rows = all.to_vec();
+        let nobodys = |row: &Network| row.host.is_none() && !row.multi_host;
+        if self.claimed.is_none_or(|last| last.elapsed() >= self.settings.renew) || rows.iter().any(nobodys) {
+            let (begun, lease_seconds) = (Instant::now(), self.settings.lease_seconds);
+            rows = transaction!(self.db, |tx| { networks::claim(tx, host, lease_seconds).await })?;
             self.claimed = Some(begun);
         }
         let mine = |row: &Network| row.host.as_ref() == Some(host);
-        let nowhere = |row: &Network| row.vpn_private_address.is_some() && row.vpn_public_address.is_none();
+        let elsewhere = |row: &Network| row.vpn_host.as_ref().is_some_and(|other| other != host);
+        let nowhere =
+            |row: &Network| row.vpn_private_address.is_some() && (row.vpn_public_address.is_none() || elsewhere(row));
         if let Some(address) = self.settings.vpn
             && rows.iter().any(|row| mine(row) && nowhere(row) && in_use(row))
         {
@@ -171,7 +199,15 @@ impl NetworkHost {
             nova_link::forward_packets()?;
             self.forwards = true;
         }
+        if served.bridge.address6.is_some() && !self.forwards6 {
+            nova_link::forward_ipv6_packets()?;
+            self.forwards6 = true;
+        }
         self.settings.carrier.ensure(&*self.machine.links, &served.bridge, served.tag).await?;
+        self.publish_router(served).await?;
+        if self.entry.is_new(bridge) {
+            self.machine.neighbours.announce(bridge, served.dhcp.gateway).await?;
+        }
         let changed = self.told.tell(&self.db, &*self.machine.dhcp, served).await?;
         if changed > 0 {
             debug!(bridge, changed, "DHCP hosts of {bridge} changed.");
@@ -184,6 +220,25 @@ impl NetworkHost {
                 self.told.forget(served.id);
             }
         }
+        Ok(())
+    }
+
+    /// Says in the row by which address guests hear their router of IPv6: firewalls let them hear no other. It is found on
+    /// the bridge, which somebody else may have made, once for each network that this host begins to serve.
+    async fn publish_router(&mut self, served: &Served) -> Result<(), NetworkError> {
+        let current = served.router6.is_some() && served.router6 == self.routers.get(&served.id).copied();
+        if served.bridge.address6.is_none() || current {
+            return Ok(());
+        }
+        let links = self.machine.links.list().await?;
+        let bridge = links.iter().find(|link| link.name == served.bridge.name);
+        // None before the first port is on the bridge; the next turn looks again.
+        let Some(router) = bridge.and_then(Link::link_local) else { return Ok(()) };
+        if served.router6 != Some(router) {
+            let (id, host) = (served.id, &self.settings.host);
+            transaction!(self.db, |tx| { networks::publish_router(tx, id, host, router).await })?;
+        }
+        self.routers.insert(served.id, router);
         Ok(())
     }
 
@@ -277,6 +332,10 @@ impl NetworkHost {
         gateways.extend(self.served.get(bridge).map(|served| served.dhcp.gateway));
         for gateway in gateways {
             self.machine.links.remove_address(bridge, gateway).await?;
+            // By its answer the switches learn where whoever has it now is; without one nothing is lost.
+            if all.iter().any(|network| network.gateway == gateway && in_use(network) && !network.multi_host) {
+                let _ = self.machine.neighbours.who_has(bridge, None, gateway).await;
+            }
         }
         // A bridge with guests on it stays, and so does one that guests of this host may need: another host serves it.
         if !all.iter().any(|network| network.bridge == bridge && in_use(network)) {

@@ -22,6 +22,7 @@ use nova_db::Db;
 use nova_link::dnsmasq::{DhcpServers, Dnsmasq, FakeDhcpServers};
 use nova_link::gateway::{FakeNetworkFirewall, KernelNetworkFirewall, NetworkFirewall};
 use nova_link::links::{FakeLinks, KernelLinks, Links};
+use nova_link::neighbours::{FakeNeighbours, KernelNeighbours, Neighbours};
 use nova_link::tunnels::{KernelTunnels, Tunnels};
 use nova_run::Runner;
 use nova_service::{Hint, Holder, Membership, Ready, Stop, Ticks, Turn};
@@ -58,6 +59,8 @@ pub struct Parts {
 pub struct Machine {
     /// Bridges and addresses.
     pub links: Arc<dyn Links>,
+    /// Who else is on them.
+    pub neighbours: Arc<dyn Neighbours>,
     /// What leads to other hosts, under `VxlanManager`.
     pub tunnels: Arc<dyn Tunnels>,
     /// Translation and protection.
@@ -94,6 +97,7 @@ impl Machine {
         Self {
             links: Arc::<FakeLinks>::clone(&links),
             tunnels: links,
+            neighbours: Arc::new(FakeNeighbours::default()),
             firewall: Arc::new(FakeNetworkFirewall::default()),
             dhcp: Arc::new(FakeDhcpServers::default()),
             forwards: false,
@@ -104,6 +108,7 @@ impl Machine {
     pub fn real(runner: Arc<dyn Runner>, config: &NetworkConfig) -> Self {
         Self {
             links: Arc::new(KernelLinks),
+            neighbours: Arc::new(KernelNeighbours),
             tunnels: Arc::new(KernelTunnels::new(Arc::clone(&runner))),
             firewall: Arc::new(KernelNetworkFirewall::new(Arc::clone(&runner))),
             dhcp: Arc::new(Dnsmasq::new(runner, &config.network.networks_path)),

@@ -1,15 +1,15 @@
 //! What serving a network takes, from its row and the flags. Pure.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use nova_link::carrier::Carrier;
 use nova_link::dnsmasq::DhcpNetwork;
 use nova_link::gateway::{Gateway, GuestNetwork, Vpn};
 use nova_link::links::Bridge;
 use nova_types::network::Network;
-use nova_types::{NetworkId, Tag};
+use nova_types::{HostName, NetworkId, Tag};
 
 use crate::settings::Settings;
 
@@ -19,8 +19,12 @@ pub(crate) struct Served {
     pub(crate) id: NetworkId,
     pub(crate) bridge: Bridge,
     pub(crate) tag: Option<Tag>,
+    /// What the row says of the router's address on the link.
+    pub(crate) router6: Option<Ipv6Addr>,
     pub(crate) dhcp: DhcpNetwork,
     pub(crate) guests: GuestNetwork,
+    /// The host whose guests are served, where those of others are theirs to serve.
+    pub(crate) only_of: Option<HostName>,
 }
 
 /// What this host serves, by bridge, and the networks that it cannot because their bridge carries another.
@@ -54,6 +58,7 @@ pub(crate) const fn in_use(network: &Network) -> bool {
 }
 
 fn serve(network: &Network, settings: &Settings) -> Served {
+    let prefix6 = network.prefix6.filter(|_| settings.ipv6);
     let Network { id, cidr, bridge, gateway, dhcp_start, vlan, .. } = network.clone();
     // One that an administrator moved elsewhere is forwarded there, not here.
     let here = network.vpn_public_address.filter(|address| settings.vpn == Some(*address));
@@ -61,11 +66,19 @@ fn serve(network: &Network, settings: &Settings) -> Served {
     Served {
         id,
         tag: vlan,
-        bridge: Bridge { name: bridge.clone(), address: Ipv4Net::new(gateway, cidr.prefix_len()).ok(), mtu: None },
+        only_of: network.multi_host.then(|| settings.host.clone()),
+        bridge: Bridge {
+            name: bridge.clone(),
+            address: Ipv4Net::new(gateway, cidr.prefix_len()).ok(),
+            address6: prefix6.and_then(|prefix| Ipv6Net::new(prefix.gateway(), prefix.range().prefix_len()).ok()),
+            mtu: None,
+        },
+        router6: network.router6,
         dhcp: DhcpNetwork {
             bridge: bridge.clone(),
             gateway,
             cidr,
+            prefix6,
             first: dhcp_start,
             domain: settings.domain.clone(),
             mtu: None,
@@ -78,6 +91,7 @@ fn serve(network: &Network, settings: &Settings) -> Served {
             bridge,
             cidr,
             gateway,
+            prefix6,
             // The VPN is a guest too.
             first_guest: network.vpn_private_address.map_or(dhcp_start, |vpn| vpn.min(dhcp_start)),
             vpn: vpn.map(|((public, port), private)| Vpn { public, port, private }),
@@ -106,6 +120,7 @@ pub(crate) mod tests {
     pub(crate) fn settings() -> Settings {
         Settings {
             host: "node1".parse().unwrap(),
+            ipv6: false,
             carrier: Carrier::Port(None),
             vpn: Some(Ipv4Addr::new(172, 16, 0, 9)),
             script: "/usr/bin/nova-dhcpbridge".into(),
@@ -113,6 +128,8 @@ pub(crate) mod tests {
             folder: "/nowhere".into(),
             domain: "novalocal".into(),
             lease: Duration::from_secs(120),
+            renew: Duration::from_secs(10),
+            lease_seconds: 30,
             name_server: None,
             fixed_range: "192.160.0.0/12".parse().unwrap(),
             routing_source: Ipv4Addr::new(172, 16, 0, 9),
@@ -127,6 +144,8 @@ pub(crate) mod tests {
         let at = |index| nova_types::net::nth(cidr, index).unwrap();
         Network {
             id: NetworkId::new(id),
+            prefix6: None,
+            router6: None,
             label: None,
             cidr,
             bridge: bridge.into(),
@@ -139,6 +158,8 @@ pub(crate) mod tests {
             vpn_public_port: None,
             project: None,
             host: None,
+            multi_host: false,
+            vpn_host: None,
         }
     }
 

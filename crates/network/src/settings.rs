@@ -13,10 +13,15 @@ use nova_types::HostName;
 
 use crate::NetworkError;
 
+/// After how many renewals that did not come a network may be another's.
+const MISSED: u64 = 3;
+
 /// Flags, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) host: HostName,
+    /// Whether guests have IPv6.
+    pub(crate) ipv6: bool,
     /// How bridges are made. By hand, under `FlatManager`, nothing is set up, and guests get their addresses from a disk.
     pub(crate) carrier: Carrier,
     /// Where the VPNs of projects are reached.
@@ -26,6 +31,9 @@ pub(crate) struct Settings {
     pub(crate) folder: PathBuf,
     pub(crate) domain: String,
     pub(crate) lease: Duration,
+    /// How often the lease of this host's networks is renewed, and how long they stay its own when it falls silent.
+    pub(crate) renew: Duration,
+    pub(crate) lease_seconds: i32,
     pub(crate) name_server: Option<Ipv4Addr>,
     pub(crate) fixed_range: Ipv4Net,
     pub(crate) routing_source: Ipv4Addr,
@@ -56,6 +64,7 @@ impl Settings {
         };
         Ok(Self {
             host: config.common.host.clone(),
+            ipv6: config.common.use_ipv6,
             carrier: Carrier::of(wiring, tunnels)?,
             vpn: match flags.vpn_ip {
                 IpAddr::V4(address) => Some(address),
@@ -66,6 +75,9 @@ impl Settings {
             folder: flags.networks_path.clone(),
             domain: flags.dhcp_domain.clone(),
             lease: flags.dhcp_lease_time,
+            renew: config.common.report_interval,
+            lease_seconds: i32::try_from(config.common.report_interval.as_secs().saturating_mul(MISSED))
+                .unwrap_or(i32::MAX),
             name_server: flags.dns_server,
             fixed_range: flags.fixed_range,
             routing_source,

@@ -73,6 +73,11 @@ impl Told {
         servers: &dyn DhcpServers,
         served: &Served,
     ) -> Result<usize, NetworkError> {
+        if let Some(host) = &served.only_of {
+            // There are few of them, and that one moves to another host does not show in the row of its address.
+            let hosts = fixed_ips::dhcp_hosts_on(&mut db.read().await?, served.id, host).await?;
+            return Ok(servers.set_hosts(&served.dhcp, &hosts).await?);
+        }
         let known = self.networks.remove(&served.id).filter(|_| self.due != Some(served.id));
         let (known, changed) = match known {
             Some(mut known) => {

@@ -230,7 +230,9 @@ impl Lab {
             vlan_start: 100,
             vpn_start: 1000,
             vpn_clients: 0,
+            range6: None,
             label: None,
+            multi_host: false,
         })
         .unwrap();
         let network = transaction!(db, |tx| { networks::create(tx, &plans).await }).unwrap()[0];

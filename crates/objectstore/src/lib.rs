@@ -3,6 +3,7 @@
 //! Several may run at once: they keep nothing but files, and ask the same database which image is which. A request is
 //! signed with the key of the cloud; users have no part in it. Of S3 it says that it is not there.
 
+mod abandoned;
 mod answer;
 mod file;
 mod image;
@@ -94,7 +95,9 @@ pub async fn run(parts: Parts, stop: Stop) -> Result<(), ObjectstoreError> {
     };
     let reporting = async {
         nova_service::usable(&db).await?;
-        nova_service::heartbeat(heartbeat, stop.clone()).await;
+        let images = ImageStore::new(&config.images.images_path);
+        let clearing = abandoned::keep_clear(db.clone(), images, stop.clone());
+        tokio::join!(nova_service::heartbeat(heartbeat, stop.clone()), clearing);
         std::future::pending::<Result<(), DbError>>().await
     };
     let images = ImageStore::new(&config.images.images_path);

@@ -232,7 +232,9 @@ impl Scheduler {
         // The network's host must know the addresses before the guests ask for them.
         let mut by_server: BTreeMap<&HostName, Vec<u32>> = BTreeMap::new();
         for network in placed.networks.iter().filter(|_| !placed.instances.is_empty()) {
-            if let Some(server) = &network.host {
+            // Where each host serves its own guests, it is those that get some.
+            let own = placed.instances.iter().map(|(host, _)| host).filter(|_| network.multi_host);
+            for server in own.chain(&network.host) {
                 by_server.entry(server).or_default().push(network.id.number());
             }
         }

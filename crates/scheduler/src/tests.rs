@@ -336,6 +336,21 @@ async fn those_who_act_next_are_told_once_for_each_host_and_request() {
 }
 
 #[tokio::test]
+async fn where_each_host_serves_its_guests_it_is_told_itself() {
+    let db = dev::sqlite().await;
+    let mut world = World::new(&db);
+    fixtures::node(&db, &fixtures::name("h1"), 10).await;
+    fixtures::flat_network(&db, 28).await;
+    db.write().await.unwrap().execute("update networks set multi_host = true", &[]).await.unwrap();
+    world.told(Topic::Network, "h1").await;
+    world.start(&[]).await;
+    world.launch(2, |_| {}).await;
+    world.settled().await;
+    assert_eq!(world.told(Topic::Network, "h1").await, [r#""refresh_network" {"network_ids":[1]}"#]);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn what_was_terminated_before_it_had_a_host_is_finished() {
     let db = dev::sqlite().await;
     let mut world = World::new(&db);

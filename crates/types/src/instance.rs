@@ -1,6 +1,6 @@
 //! A virtual machine as the database knows it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use time::OffsetDateTime;
 
@@ -148,6 +148,8 @@ pub struct InstanceView {
     pub instance: Instance,
     /// Its fixed address and the network it is from, while it has one.
     pub fixed_ip: Option<(Ipv4Addr, NetworkId)>,
+    /// The address that it makes of its network's prefix of IPv6, which counts where `--use_ipv6` is on.
+    pub address6: Option<Ipv6Addr>,
     /// Its public address, while one is associated.
     pub floating_ip: Option<Ipv4Addr>,
     /// Its security groups.

@@ -12,6 +12,7 @@ pub mod instance;
 pub mod key_pair;
 pub mod names;
 pub mod net;
+pub mod net6;
 pub mod network;
 pub mod plan;
 pub mod quota;
@@ -27,3 +28,4 @@ pub use ids::{
 };
 pub use names::{GroupName, HostName, KeyName, NameError, ProjectId, UserId};
 pub use net::{Mac, Tag, Vlan, VlanRange};
+pub use net6::Prefix64;

@@ -1,11 +1,11 @@
 //! Networks and their addresses.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 
-use crate::{HostName, InstanceId, Mac, NetworkId, ProjectId, Tag};
+use crate::{HostName, InstanceId, Mac, NetworkId, Prefix64, ProjectId, Tag};
 
 /// Which of old Nova's network managers is in charge: flag `--network_manager`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,10 @@ pub struct Network {
     pub label: Option<String>,
     /// Its range.
     pub cidr: Ipv4Net,
+    /// Its prefix of IPv6, from which guests make their addresses where `--use_ipv6` is on.
+    pub prefix6: Option<Prefix64>,
+    /// The address on its own link of the router of IPv6, once its host has published it: column `ra_server`.
+    pub router6: Option<Ipv6Addr>,
     /// The bridge its guests are on.
     pub bridge: String,
     /// The address of the network host on the bridge: the guests' router, DHCP and name server.
@@ -58,8 +62,12 @@ pub struct Network {
     pub vpn_public_port: Option<u16>,
     /// The one project that uses it; `None` for all, or for none yet where each has its own.
     pub project: Option<ProjectId>,
-    /// The host that serves it.
+    /// The host that serves it; with `multi_host`, none.
     pub host: Option<HostName>,
+    /// Whether each host serves its own guests, at an address of its own.
+    pub multi_host: bool,
+    /// The host that wrote its own as [`Network::vpn_public_address`]; none if an administrator wrote it.
+    pub vpn_host: Option<HostName>,
 }
 
 /// A network that is to be stored, with its addresses.
@@ -67,6 +75,8 @@ pub struct Network {
 pub struct NetworkPlan {
     /// Its range.
     pub cidr: Ipv4Net,
+    /// See [`Network::prefix6`].
+    pub prefix6: Option<Prefix64>,
     /// The name it is given, if any.
     pub label: Option<String>,
     /// Its bridge.
@@ -83,6 +93,8 @@ pub struct NetworkPlan {
     pub vpn_private_address: Option<Ipv4Addr>,
     /// See [`Network::vpn_public_port`].
     pub vpn_public_port: Option<u16>,
+    /// See [`Network::multi_host`].
+    pub multi_host: bool,
     /// How many addresses at the start are never given out.
     pub reserved_bottom: u32,
     /// How many addresses at the end are never given out; the broadcast address is one.

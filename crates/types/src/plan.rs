@@ -2,9 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use thiserror::Error;
 
+use crate::Prefix64;
 use crate::net::{Tag, TagRange, Vlan, VlanRange, nth};
 use crate::network::{ManagerKind, NetworkPlan};
 
@@ -15,6 +16,8 @@ pub struct Request {
     pub manager: ManagerKind,
     /// The range that the networks are cut from.
     pub range: Ipv4Net,
+    /// The range of IPv6 that each network gets a /64 of; none without `--use_ipv6`.
+    pub range6: Option<Ipv6Net>,
     /// How many networks.
     pub count: u32,
     /// How many addresses each is to have, among them the network's own, the gateway's and the broadcast address.
@@ -31,6 +34,8 @@ pub struct Request {
     pub vpn_clients: u32,
     /// A name for the networks.
     pub label: Option<String>,
+    /// Whether each host serves its own guests.
+    pub multi_host: bool,
 }
 
 /// Why no network can be made of it.
@@ -59,9 +64,20 @@ pub enum PlanError {
         /// How many were asked for.
         count: u32,
     },
+    /// The range of IPv6 has not that many /64.
+    #[error("{range} has no room for {count} /64 of IPv6")]
+    Range6TooSmall {
+        /// The range.
+        range: Ipv6Net,
+        /// How many were asked for.
+        count: u32,
+    },
     /// A flat bridge carries one network.
     #[error("a flat bridge carries one network, not {0}")]
     OneFlatNetwork(u32),
+    /// Nobody has an address of its own in a network that is routed by others.
+    #[error("under FlatManager no host serves a network, so none can serve its own guests (--multi_host)")]
+    MultiHostByHand,
     /// The tags do not reach.
     #[error(transparent)]
     Vlan(#[from] VlanRange),
@@ -87,6 +103,9 @@ pub fn plan(request: &Request) -> Result<Vec<NetworkPlan>, PlanError> {
     let top = if own { 1 + request.vpn_clients } else { 1 };
     if request.count == 0 {
         return Err(PlanError::NoNetworks);
+    }
+    if request.multi_host && request.manager == ManagerKind::Flat {
+        return Err(PlanError::MultiHostByHand);
     }
     if !own && request.count > 1 {
         return Err(PlanError::OneFlatNetwork(request.count));
@@ -115,8 +134,11 @@ fn one(request: &Request, index: u32, size: u32, prefix: u8, reserved: (u32, u32
     if port.is_none() && request.manager != ManagerKind::Vxlan {
         return Err(PlanError::VpnPorts(request.count));
     }
+    let no_room = |range| PlanError::Range6TooSmall { range, count: request.count };
+    let prefix6 = request.range6.map(|range| Prefix64::nth(range, index).ok_or_else(|| no_room(range))).transpose()?;
     Ok(NetworkPlan {
         cidr,
+        prefix6,
         label: request.label.clone(),
         bridge: tag.map_or_else(|| request.flat_bridge.clone(), |tag| format!("br{}", tag.number())),
         gateway: at(1),
@@ -125,6 +147,7 @@ fn one(request: &Request, index: u32, size: u32, prefix: u8, reserved: (u32, u32
         vlan: tag,
         vpn_private_address: own.then(|| at(2)),
         vpn_public_port: port.filter(|_| own),
+        multi_host: request.multi_host,
         reserved_bottom: reserved.0,
         reserved_top: reserved.1,
     })
@@ -147,6 +170,7 @@ mod tests {
         Request {
             manager,
             range: range.parse().unwrap(),
+            range6: None,
             count,
             size,
             flat_bridge: "br100".into(),
@@ -155,6 +179,7 @@ mod tests {
             vpn_start: 1000,
             vpn_clients: 0,
             label: None,
+            multi_host: false,
         }
     }
 
@@ -187,6 +212,19 @@ mod tests {
                 "10.0.0.64/27 br102 Some(10.0.0.66) Some(1002)",
             ]
         );
+    }
+
+    #[test]
+    fn each_network_gets_the_next_prefix_of_ipv6() {
+        let asked = |range: &str, count| Request {
+            range6: Some(range.parse().unwrap()),
+            ..request(ManagerKind::Vlan, "10.0.0.0/8", count, 32)
+        };
+        let networks = plan(&asked("fd00::/48", 3)).unwrap();
+        let shown: Vec<String> = networks.iter().filter_map(|n| n.prefix6).map(|prefix| prefix.to_string()).collect();
+        assert_eq!(shown, ["fd00::/64", "fd00:0:0:1::/64", "fd00:0:0:2::/64"]);
+        let refused = plan(&asked("fd00:0:0:8::/63", 3)).unwrap_err().to_string();
+        assert_eq!(refused, "fd00:0:0:8::/63 has no room for 3 /64 of IPv6");
     }
 
     #[test]

@@ -18,8 +18,10 @@ pub enum Traffic {
     Tcp(Ports),
     /// UDP to a range of ports.
     Udp(Ports),
-    /// ICMP of one type and code, of one type, or any.
+    /// ICMP of one type and code, of one type, or any; of IPv6 where the source is.
     Icmp(Icmp),
+    /// ICMPv6 likewise, and nothing of IPv4.
+    Icmp6(Icmp),
 }
 
 /// Ports `from` to `to`, both included.
@@ -64,7 +66,7 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RuleError {
     /// The protocol is none that groups know.
-    #[error("the protocol {0:?} is not tcp, udp, icmp or -1")]
+    #[error("the protocol {0:?} is not tcp, udp, icmp, icmpv6 or -1")]
     Protocol(String),
     /// Ports were needed and not given.
     #[error("{0} needs FromPort and ToPort")]
@@ -85,6 +87,9 @@ pub enum RuleError {
         /// The code as given.
         code: i64,
     },
+    /// A rule of ICMPv6 has a range of IPv4.
+    #[error("icmpv6 does not come from {0}, which is a range of IPv4")]
+    Family(IpNet),
     /// The range is not one, or has bits set beyond its prefix.
     #[error("{0:?} is not a range of addresses (expected 10.0.0.0/8 with no host bits set)")]
     Range(String),
@@ -104,6 +109,7 @@ impl Traffic {
             "tcp" | "6" => Ports::parse("tcp", from, to).map(Self::Tcp),
             "udp" | "17" => Ports::parse("udp", from, to).map(Self::Udp),
             "icmp" | "1" => Icmp::parse(from.unwrap_or(-1), to.unwrap_or(-1)).map(Self::Icmp),
+            "icmpv6" | "58" => Icmp::parse(from.unwrap_or(-1), to.unwrap_or(-1)).map(Self::Icmp6),
             _ => Err(RuleError::Protocol(protocol.to_owned())),
         }
     }
@@ -116,6 +122,7 @@ impl Traffic {
             Self::Tcp(_) => "tcp",
             Self::Udp(_) => "udp",
             Self::Icmp(_) => "icmp",
+            Self::Icmp6(_) => "icmpv6",
         }
     }
 
@@ -125,9 +132,11 @@ impl Traffic {
         match self {
             Self::All => None,
             Self::Tcp(ports) | Self::Udp(ports) => Some((ports.from.into(), ports.to.into())),
-            Self::Icmp(Icmp::Any) => Some((-1, -1)),
-            Self::Icmp(Icmp::Type(kind)) => Some((kind.into(), -1)),
-            Self::Icmp(Icmp::TypeAndCode(kind, code)) => Some((kind.into(), code.into())),
+            Self::Icmp(Icmp::Any) | Self::Icmp6(Icmp::Any) => Some((-1, -1)),
+            Self::Icmp(Icmp::Type(kind)) | Self::Icmp6(Icmp::Type(kind)) => Some((kind.into(), -1)),
+            Self::Icmp(Icmp::TypeAndCode(kind, code)) | Self::Icmp6(Icmp::TypeAndCode(kind, code)) => {
+                Some((kind.into(), code.into()))
+            }
         }
     }
 }
@@ -181,6 +190,19 @@ impl Source {
     }
 }
 
+impl Rule {
+    /// Puts traffic and source together.
+    ///
+    /// # Errors
+    /// [`RuleError::Family`] where there is no such traffic from there.
+    pub fn new(traffic: Traffic, source: Source) -> Result<Self, RuleError> {
+        match (traffic, source) {
+            (Traffic::Icmp6(_), Source::Range(range @ IpNet::V4(_))) => Err(RuleError::Family(range)),
+            _ => Ok(Self { traffic, source }),
+        }
+    }
+}
+
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.numbers() {
@@ -206,6 +228,7 @@ mod tests {
             ("icmp", Some(8), Some(-1), "icmp 8--1"),
             ("icmp", Some(0), Some(0), "icmp 0"),
             ("icmp", None, None, "icmp -1"),
+            ("58", Some(128), Some(0), "icmpv6 128-0"),
             ("-1", None, None, "all"),
         ] {
             assert_eq!(Traffic::parse(protocol, from, to).unwrap().to_string(), wanted);

@@ -1,6 +1,6 @@
 //! Security groups.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::rule::Rule;
 use crate::{GroupName, InstanceId, Mac, ProjectId, SecurityGroupId, UserId};
@@ -42,12 +42,23 @@ pub struct GuestPort {
     pub mac: Mac,
     /// Its fixed address.
     pub address: Ipv4Addr,
+    /// What it has of IPv6, if its network has it.
+    pub ipv6: Option<GuestIpv6>,
     /// The bridge it is on.
     pub bridge: String,
     /// The address that its DHCP answers come from: the network's gateway.
     pub dhcp_server: Ipv4Addr,
     /// Its groups.
     pub groups: Vec<SecurityGroupId>,
+}
+
+/// What a guest has of IPv6, beside its address on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestIpv6 {
+    /// The address that it makes of the network's prefix.
+    pub address: Ipv6Addr,
+    /// The address on the link of the one router that it may hear; none where any on the wire will do.
+    pub router: Option<Ipv6Addr>,
 }
 
 /// One group, as a host's firewall needs it: sources are addresses, whoever they belong to.
@@ -64,8 +75,8 @@ pub struct GroupRules {
 pub struct GroupMembers {
     /// The source group.
     pub id: SecurityGroupId,
-    /// The fixed addresses of its live members on every host.
-    pub addresses: Vec<Ipv4Addr>,
+    /// The addresses of its live members on every host.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Everything that the firewall of one compute host must enforce.
@@ -78,5 +89,5 @@ pub struct HostFirewall {
     /// Every group that one of those names as a source.
     pub members: Vec<GroupMembers>,
     /// For each project with a guest here, the addresses of all its live guests on the same networks.
-    pub projects: Vec<(ProjectId, Vec<Ipv4Addr>)>,
+    pub projects: Vec<(ProjectId, Vec<IpAddr>)>,
 }

@@ -34,6 +34,7 @@ fn the_list_says_who_may_do_what() {
         DescribeImages                Member
         RunInstances                  SysAdmin
         DescribeInstances             Member
+        DescribeInstancesV6           Member
         DescribeInstanceStatus        Member
         TerminateInstances            SysAdmin
         RebootInstances               SysAdmin

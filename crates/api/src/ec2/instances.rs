@@ -1,4 +1,4 @@
-//! Instances: `RunInstances`, `DescribeInstances`, `DescribeInstanceStatus`, `GetConsoleOutput`, and the calls that
+//! Instances: `RunInstances`, `DescribeInstances`, `DescribeInstancesV6`, `DescribeInstanceStatus`, `GetConsoleOutput`, and the calls that
 //! terminate, reboot, stop and start them.
 
 mod change;
@@ -10,7 +10,7 @@ mod run;
 
 pub(crate) use change::{RebootInstances, StartInstances, StopInstances, TerminateInstances};
 pub(crate) use console::GetConsoleOutput;
-pub(crate) use describe::{DescribeInstanceStatus, DescribeInstances};
+pub(crate) use describe::{DescribeInstanceStatus, DescribeInstances, DescribeInstancesV6};
 pub(crate) use run::RunInstances;
 
 #[cfg(test)]

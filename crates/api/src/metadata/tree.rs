@@ -100,6 +100,9 @@ fn meta_data(view: &InstanceView, around: &Surroundings) -> Node {
         ("reservation-id", Node::text(instance.reservation.as_str())),
         ("security-groups", Node::text(groups.join("\n"))),
     ]);
+    if let (Node::Folder(entries), Some(address)) = (&mut folder, view.address6) {
+        entries.insert("ipv6".to_owned(), Node::text(address.to_string()));
+    }
     if let (Node::Folder(entries), Some((name, line))) = (&mut folder, &instance.key) {
         let key = BTreeMap::from([("openssh-key".to_owned(), Node::text(line.trim_end()))]);
         let keys = Node::folder([("0", Node::Named(name.to_string(), key))]);
@@ -193,6 +196,7 @@ mod tests {
                 terminated_at: None,
             },
             fixed_ip: Some(("10.0.0.5".parse().unwrap(), nova_types::NetworkId::new(1))),
+            address6: None,
             floating_ip: None,
             groups: vec![
                 (nova_types::SecurityGroupId::new(1), "default".parse().unwrap()),

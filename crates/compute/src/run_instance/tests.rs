@@ -260,3 +260,28 @@ async fn what_the_host_lacks_for_its_network_fails_the_launch_with_that_reason()
         assert_eq!(bench.state(ids[1]).await, "running");
     }
 }
+
+#[tokio::test]
+async fn where_each_host_serves_its_guests_a_launch_waits_for_the_host_or_says_that_it_cannot() {
+    let bench = Bench::new().await;
+    std::fs::create_dir_all(bench.instances_path()).unwrap();
+    let network = nova_db::networks::list(&mut bench.db.read().await.unwrap()).await.unwrap().remove(0).id;
+    bench.db.write().await.unwrap().execute("update networks set multi_host = true", &[]).await.unwrap();
+    let host = bench.host();
+    let ids = bench.placed(2).await;
+    let run = async |id| run_instance(&host, bench.view(id).await, &host.desk.take(id, None).unwrap()).await;
+
+    run(ids[0]).await.unwrap();
+    let why = "The host node1 runs no nova-network, and each host serves its own guests of the network.";
+    assert_eq!(bench.state(ids[0]).await, format!("error/cleaning (Server.InternalError: {why})"));
+
+    let mut conn = bench.db.write().await.unwrap();
+    nova_db::services::heartbeat(&mut conn, &host.name, "nova-network", "nova", true).await.unwrap();
+    drop(conn);
+    let waits = run(ids[1]).await.unwrap_err();
+    let told = nova_service::chain(&waits).to_string();
+    assert!(told.ends_with("this host has no address of its own in 10.0.0.0/20 yet"), "{told}");
+    nova_db::routers::take(&mut bench.db.write().await.unwrap(), network, &host.name).await.unwrap();
+    run(ids[1]).await.unwrap();
+    assert_eq!(bench.state(ids[1]).await, "running");
+}

@@ -110,7 +110,7 @@ async fn what_is_loose_goes_at_once_and_what_no_network_has_after_a_while() {
     lab.links.ensure_segment(&vlan(100)).await.unwrap();
     lab.links.ensure_segment(&vlan(200)).await.unwrap();
     for name in ["br200", "br7"] {
-        lab.links.ensure_bridge(&Bridge { name: name.into(), address: None, mtu: None }).await.unwrap();
+        lab.links.ensure_bridge(&Bridge { name: name.into(), address: None, address6: None, mtu: None }).await.unwrap();
     }
     lab.links.attach("vlan200", "br200").await.unwrap();
     let mut removal = lab.removal();

@@ -23,6 +23,8 @@ flags! {
         host: HostName = "",
         /// Address of this host [default: the address it would speak to the world from].
         my_ip: IpAddr = "",
+        /// Give guests IPv6 beside IPv4; the same on all hosts.
+        use_ipv6: bool = "false",
         /// Log more.
         verbose: bool = "false",
         /// Log to <logdir>/<binary>.log instead of stderr.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use nova_types::Tag;
 use nova_types::network::ManagerKind;
 
@@ -18,6 +18,8 @@ flags! {
         network_manager: ManagerKind = "nova.network.manager.VlanManager",
         /// Leave this machine's network alone, for simulated guests: bridges, firewall and DHCP are only remembered.
         fake_network: bool = "false",
+        /// Networks that are made from now on have a router on each host, for its own guests: each host runs nova-network.
+        multi_host: bool = "false",
         /// Bridge of the flat managers.
         flat_network_bridge: String = "br100",
         /// Interface that FlatDHCPManager puts into that bridge; none on a single host.
@@ -28,8 +30,8 @@ flags! {
         flat_network_dhcp_start: Option<Ipv4Addr> = "",
         /// Range that all networks are taken from, and whose traffic is translated to --routing_source_ip.
         fixed_range: Ipv4Net = "10.0.0.0/8",
-        /// Range of IPv6 that networks are taken from.
-        fixed_range_v6: String = "fd00::/48",
+        /// Range of IPv6 of which each network gets a /64, with --use_ipv6.
+        fixed_range_v6: Ipv6Net = "fd00::/48",
         /// Addresses in each network.
         network_size: u32 = "256",
         /// Networks made by one network create.

@@ -72,6 +72,7 @@ pub async fn launch(db: &Db, project: &ProjectId, count: u32) -> Vec<InstanceId>
 pub async fn flat_network(db: &Db, prefix: u8) -> NetworkId {
     let plan = NetworkPlan {
         cidr: name(&format!("10.0.0.0/{prefix}")),
+        prefix6: None,
         label: None,
         bridge: "br100".to_owned(),
         gateway: name("10.0.0.1"),
@@ -80,6 +81,7 @@ pub async fn flat_network(db: &Db, prefix: u8) -> NetworkId {
         vlan: None,
         vpn_private_address: None,
         vpn_public_port: None,
+        multi_host: false,
         reserved_bottom: 2,
         reserved_top: 1,
     };

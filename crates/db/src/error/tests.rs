@@ -15,7 +15,7 @@ async fn every_unique_key_of_the_schema_has_a_meaning() {
             Engine::Sqlite => {
                 let sql = "select m.name as t, l.name as k, c.name as c from sqlite_master m, \
                     pragma_index_list(m.name) l, pragma_index_info(l.name) c \
-                    where m.type = 'table' and l.origin = 'u' order by l.name, c.seqno";
+                    where m.type = 'table' and l.\"unique\" = 1 and l.origin <> 'pk' order by l.name, c.seqno";
                 let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
                 for row in conn.all(sql, &[]).await.unwrap() {
                     let (table, column): (String, String) = (row.get("t").unwrap(), row.get("c").unwrap());
@@ -27,13 +27,15 @@ async fn every_unique_key_of_the_schema_has_a_meaning() {
                 let wanted = UNIQUES.iter().map(|(_, columns, _)| (*columns).to_owned()).collect();
                 (wanted, keys.into_values().map(|columns| columns.join(", ")).collect())
             }
-            Engine::MySql | Engine::Postgres => {
-                let schema = if db.engine() == Engine::MySql { "database()" } else { "current_schema()" };
-                let sql = format!(
+            engine @ (Engine::MySql | Engine::Postgres) => {
+                let sql = if engine == Engine::MySql {
                     "select cast(constraint_name as char(64)) as name from information_schema.table_constraints \
-                     where constraint_type = 'UNIQUE' and table_schema = {schema}"
-                );
-                let rows = conn.all_text(&sql, &[]).await.unwrap();
+                     where constraint_type = 'UNIQUE' and table_schema = database()"
+                } else {
+                    "select cast(indexname as char(64)) as name from pg_indexes where schemaname = current_schema() \
+                     and indexdef like 'CREATE UNIQUE %' and indexname not like '%pkey'"
+                };
+                let rows = conn.all(sql, &[]).await.unwrap();
                 let found = rows.iter().map(|row| row.get::<String>("name").unwrap().trim().to_owned()).collect();
                 (UNIQUES.iter().map(|(name, ..)| (*name).to_owned()).collect(), found)
             }

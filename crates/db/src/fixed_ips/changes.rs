@@ -53,7 +53,8 @@ fn changed(row: &Row) -> Result<(NetworkId, Ipv4Addr, Option<DhcpHost>), DbError
     Ok((network, address, Some(host)))
 }
 
+// The sign and the order keep SQLite, which has no statistics, from the index of all addresses of a network.
 pub(crate) const CHANGED: &str = "select f.network_id, f.address, f.leased, f.updated_at as at, {now} as read_at, \
      i.id as instance_id, i.mac_address from fixed_ips f \
      left join instances i on i.id = f.instance_id and f.allocated = true and f.deleted = false \
-     where f.updated_at >= ? and f.network_id in (?..) order by f.id";
+     where f.updated_at >= ? and +f.network_id in (?..) order by f.updated_at";

@@ -133,8 +133,9 @@ async fn changed_addresses_are_those_of_the_networks_asked_about_with_who_holds_
         let mut conn = db.read().await.unwrap();
         let changed = changed_since(&mut conn, &[network], since).await.unwrap();
         assert!(changed.at.unwrap() > since);
-        let shown: Vec<_> =
+        let mut shown: Vec<_> =
             changed.addresses.iter().map(|(of, at, holder)| (*of, at.to_string(), holder.clone())).collect();
+        shown.sort_by(|(_, one, _), (_, other, _)| one.cmp(other));
         let leased = dhcp_hosts(&mut conn, network).await.unwrap().pop();
         assert_eq!(leased.as_ref().map(|host| (host.instance, host.leased)), Some((ids[2], true)));
         assert_eq!(shown, [(network, "10.0.0.2".to_owned(), None), (network, "10.0.0.4".to_owned(), leased)]);

@@ -112,3 +112,22 @@ async fn a_deregistered_image_is_gone_for_users_and_its_place_is_free() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn only_an_old_registration_that_is_pending_still_is_taken_back() {
+    dev::each(async |db: &Db| {
+        let mut conn = db.write().await.unwrap();
+        let dead = super::register(&mut conn, &image(ImageKind::Machine, "a", "dead")).await.unwrap();
+        let done = super::register(&mut conn, &image(ImageKind::Machine, "a", "done")).await.unwrap();
+        super::available(&mut conn, done, STORED).await.unwrap();
+        assert!(super::pending_since(&mut conn, 60).await.unwrap().is_empty(), "they are young");
+        let old = super::pending_since(&mut conn, 0).await.unwrap();
+        assert_eq!(old.iter().map(|image| image.id).collect::<Vec<_>>(), [dead]);
+        for (id, taken) in [(done, false), (dead, true), (dead, false)] {
+            assert_eq!(super::abandon(&mut conn, id).await.unwrap(), taken, "{id}");
+        }
+        assert_eq!(shown(&mut conn, None).await, format!("{done} a available\n"));
+        super::register(&mut conn, &image(ImageKind::Machine, "a", "dead")).await.expect("its place is free");
+    })
+    .await;
+}

@@ -7,7 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nova_types::instance::{Instance, InstanceView, StateReason};
 use nova_types::state::{State, Task, VmState};
-use nova_types::{GroupName, HostName, ImageId, InstanceId, NetworkId, ProjectId, ReservationId, SecurityGroupId};
+use nova_types::{
+    GroupName, HostName, ImageId, InstanceId, NetworkId, Prefix64, ProjectId, ReservationId, SecurityGroupId,
+};
 
 use crate::conn::Conn;
 use crate::error::DbError;
@@ -194,12 +196,15 @@ async fn views(conn: &mut Conn, scope: &str, args: &[Value], limit: Option<u32>)
 fn view(row: &Row, groups: Vec<(SecurityGroupId, GroupName)>) -> Result<InstanceView, DbError> {
     let fixed: Option<Ipv4Addr> = row.parse_some("fixed_address")?;
     let network: Option<i32> = row.get("fixed_network")?;
+    let prefix: Option<Prefix64> = row.parse_some("fixed_prefix6")?;
+    let instance = instance(row)?;
     Ok(InstanceView {
         fixed_ip: fixed.zip(network.map(NetworkId::from_row)),
+        address6: prefix.map(|prefix| prefix.address_of(instance.mac)),
         floating_ip: row.parse_some("floating_address")?,
         groups,
         host_zone: row.get("host_zone")?,
-        instance: instance(row)?,
+        instance,
     })
 }
 
@@ -310,9 +315,10 @@ macro_rules! view {
         concat!(
             "select ",
             columns!(),
-            ", f.address as fixed_address, f.network_id as fixed_network, o.address as floating_address, \
+            ", f.address as fixed_address, f.network_id as fixed_network, n.cidr_v6 as fixed_prefix6, o.address as floating_address, \
              s.availability_zone as host_zone from instances i \
              left join fixed_ips f on f.instance_id = i.id and f.deleted = false \
+             left join networks n on n.id = f.network_id \
              left join floating_ips o on o.fixed_ip_id = f.id and o.deleted = false \
              left join services s on s.host = i.host and s.\"binary\" = 'nova-compute' and s.deleted = false"
         )

@@ -100,5 +100,5 @@ const NO_HOST: &str =
     "update networks set host = null, lease_until = null, updated_at = {now} where id = ? and deleted = false";
 const VPNS: &str = "select project_id, vpn_public_address, vpn_public_port, vpn_private_address from networks \
      where project_id is not null and deleted = false order by project_id";
-const SET_VPN: &str = "update networks set vpn_public_address = ?, vpn_public_port = ?, updated_at = {now} \
+const SET_VPN: &str = "update networks set vpn_public_address = ?, vpn_public_port = ?, vpn_host = null, updated_at = {now} \
      where project_id = ? and deleted = false";

@@ -4,8 +4,8 @@ use nova_types::network::NetworkPlan;
 use nova_types::{HostName, ProjectId, Tag};
 
 use super::{
-    by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, publish_vpns, release, set_host,
-    set_project, set_vpn, vpns, with_guests_on,
+    abandoned, by_cidr, claim, create, delete, disassociate, for_project, get, list, on_host, publish_vpns, release,
+    set_host, set_project, set_vpn, take_over, vpns, with_guests_on,
 };
 use crate::dev::{self, fixtures};
 use crate::error::{DbError, Unique};
@@ -17,6 +17,7 @@ fn vlan(tag: i64, cidr: &str) -> NetworkPlan {
     let at = |n| nova_types::net::nth(range, n).unwrap();
     NetworkPlan {
         cidr: range,
+        prefix6: Some(format!("fd00:0:0:{tag}::/64").parse().unwrap()),
         label: Some("private".to_owned()),
         bridge: format!("br{tag}"),
         gateway: at(1),
@@ -25,6 +26,7 @@ fn vlan(tag: i64, cidr: &str) -> NetworkPlan {
         vlan: Some(Tag::try_from(tag).unwrap()),
         vpn_private_address: Some(at(2)),
         vpn_public_port: Some(1000),
+        multi_host: false,
         reserved_bottom: 3,
         reserved_top: 1,
     }
@@ -38,6 +40,7 @@ async fn a_network_is_read_back_and_removed() {
         let found = get(&mut conn, id).await.unwrap();
         assert_eq!((found.vlan.map(Tag::number), found.vpn_public_port, found.dns), (Some(100), Some(1000), None));
         assert_eq!((found.label.as_deref(), found.bridge.as_str()), (Some("private"), "br100"));
+        assert_eq!((found.prefix6, found.router6), (vlan(100, "10.0.0.0/28").prefix6, None));
         assert_eq!(by_cidr(&mut conn, "10.0.0.0/28".parse().unwrap()).await.unwrap(), found);
         assert_eq!(list(&mut conn).await.unwrap(), [found]);
         drop(conn);
@@ -60,7 +63,11 @@ async fn what_overlaps_is_refused_whole() {
         fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
         for (plan, what) in [
             (vlan(101, "10.0.0.0/28"), Unique::NetworkCidr),
-            (vlan(100, "10.0.1.0/28"), Unique::NetworkVlan),
+            (NetworkPlan { prefix6: None, ..vlan(100, "10.0.1.0/28") }, Unique::NetworkVlan),
+            (
+                NetworkPlan { prefix6: vlan(100, "10.0.0.0/28").prefix6, ..vlan(101, "10.0.1.0/28") },
+                Unique::NetworkCidrV6,
+            ),
             (vlan(101, "10.0.0.8/29"), Unique::FixedAddress),
         ] {
             let plans = [vlan(200, "10.2.0.0/28"), plan];
@@ -168,17 +175,24 @@ async fn a_flat_network_is_everybodys() {
 #[tokio::test]
 async fn a_network_is_served_by_one_host_until_its_lease_is_over() {
     dev::each(async |db: &Db| {
-        fixtures::flat_network(db, 28).await;
+        let id = fixtures::flat_network(db, 28).await;
         let (one, two): (HostName, HostName) = (fixtures::name("one"), fixtures::name("two"));
         let mut conn = db.write().await.unwrap();
+        assert_eq!(abandoned(&mut conn, &one).await.unwrap(), [], "nobody had it");
         assert_eq!(claim(&mut conn, &one, 30).await.unwrap().len(), 1);
         assert_eq!(claim(&mut conn, &two, 30).await.unwrap(), []);
+        assert_eq!(abandoned(&mut conn, &two).await.unwrap(), []);
+        assert_eq!(take_over(&mut conn, &two, &[id], 30).await.unwrap(), [], "its lease is not over");
         assert_eq!(claim(&mut conn, &one, 0).await.unwrap().len(), 1);
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        assert_eq!(claim(&mut conn, &two, 30).await.unwrap().len(), 1);
+        assert_eq!(claim(&mut conn, &two, 30).await.unwrap(), [], "it must be asked for first");
+        assert_eq!(abandoned(&mut conn, &one).await.unwrap(), [], "it is its own");
+        assert_eq!(abandoned(&mut conn, &two).await.unwrap().len(), 1);
+        assert_eq!(take_over(&mut conn, &two, &[], 30).await.unwrap(), []);
+        assert_eq!(take_over(&mut conn, &two, &[id], 30).await.unwrap().len(), 1);
         assert_eq!(on_host(&mut conn, &one).await.unwrap(), []);
         release(&mut conn, &two).await.unwrap();
-        assert_eq!(claim(&mut conn, &one, 30).await.unwrap().len(), 1);
+        assert_eq!(take_over(&mut conn, &one, &[id], 30).await.unwrap().len(), 1);
         let epoch = conn.one("select epoch from networks", &[]).await.unwrap().get::<i32>("epoch").unwrap();
         assert_eq!(epoch, 3);
     })
@@ -220,7 +234,9 @@ async fn a_network_is_given_to_a_host_and_the_old_one_claims_it_no_more() {
         assert_eq!(claim(&mut conn, &one, 30).await.unwrap(), []);
         assert_eq!(claim(&mut conn, &two, 30).await.unwrap().len(), 1);
         set_host(&mut conn, id, None, 30).await.unwrap();
-        assert_eq!(claim(&mut conn, &one, 30).await.unwrap().len(), 1);
+        assert_eq!(claim(&mut conn, &one, 30).await.unwrap(), [], "the old host may serve it still");
+        assert_eq!(abandoned(&mut conn, &one).await.unwrap().len(), 1);
+        assert_eq!(take_over(&mut conn, &one, &[id], 30).await.unwrap().len(), 1);
         let epoch = conn.one("select epoch from networks", &[]).await.unwrap().get::<i32>("epoch").unwrap();
         assert_eq!(epoch, 3, "each change of hands counts");
         let absent = set_host(&mut conn, nova_types::NetworkId::new(99), None, 30).await;
@@ -245,6 +261,21 @@ async fn the_vpn_of_a_project_is_where_it_was_put() {
         let after = vpns(&mut conn).await.unwrap();
         assert_eq!((after[0].address, after[0].port), (Some("172.16.0.9".parse().unwrap()), Some(1200)));
         assert_eq!(after[0].private_address, Some("10.0.0.2".parse().unwrap()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_host_that_serves_a_network_says_who_its_router_is() {
+    dev::each(async |db: &Db| {
+        let id = fixtures::network(db, vlan(100, "10.0.0.0/28")).await;
+        let (one, two): (HostName, HostName) = ("one".parse().unwrap(), "two".parse().unwrap());
+        let router: std::net::Ipv6Addr = "fe80::46e:aff:fe00:1".parse().unwrap();
+        transaction!(db, |tx| { claim(tx, &one, 30).await }).unwrap();
+        transaction!(db, |tx| { crate::networks::publish_router(tx, id, &two, router).await }).unwrap();
+        assert_eq!(get(&mut db.read().await.unwrap(), id).await.unwrap().router6, None);
+        transaction!(db, |tx| { crate::networks::publish_router(tx, id, &one, router).await }).unwrap();
+        assert_eq!(get(&mut db.read().await.unwrap(), id).await.unwrap().router6, Some(router));
     })
     .await;
 }

@@ -65,11 +65,11 @@ mod tests {
         links.plug_bridge("docker0");
         let carrier = Carrier::Vlans("eth1".into());
         for (number, address) in [(100, None), (101, None), (102, Some("10.0.2.1/24".parse().unwrap()))] {
-            let bridge = Bridge { name: format!("br{number}"), address, mtu: None };
+            let bridge = Bridge { name: format!("br{number}"), address, address6: None, mtu: None };
             carrier.ensure(&links, &bridge, Some(nova_types::Tag::try_from(number).unwrap())).await.unwrap();
         }
         links.put_on("tap00000001", "br101");
-        links.ensure_bridge(&Bridge { name: "br103".into(), address: None, mtu: None }).await.unwrap();
+        links.ensure_bridge(&Bridge { name: "br103".into(), address: None, address6: None, mtu: None }).await.unwrap();
         let tag = nova_types::Vlan::try_from(104).unwrap();
         links.ensure_segment(&Segment::Vlan { on: "eth1".into(), tag }).await.unwrap();
         let found = idle(&links).await.unwrap();

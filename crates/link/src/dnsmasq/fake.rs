@@ -137,6 +137,14 @@ pub async fn dhcp_servers_contract(servers: &dyn DhcpServers, mut network: DhcpN
     network.lease = std::time::Duration::from_secs(240);
     assert_eq!(servers.ensure(&network).await.unwrap(), Server::Restarted);
     assert_eq!(servers.ensure(&network).await.unwrap(), Server::Running);
+    network.prefix6 = Some("fd00:9::/64".parse().unwrap());
+    assert_eq!(servers.ensure(&network).await.unwrap(), Server::Restarted, "what is advertised is a setting too");
+    assert_eq!(servers.ensure(&network).await.unwrap(), Server::Running);
+    network.prefix6 = None;
+    assert_eq!(servers.ensure(&network).await.unwrap(), Server::Restarted);
+    assert_eq!(servers.ensure(&network).await.unwrap(), Server::Running);
+    network.prefix6 = Some("fd00:9::/64".parse().unwrap());
+    assert_eq!(servers.ensure(&network).await.unwrap(), Server::Restarted);
     assert_eq!(servers.list().await.unwrap(), [network.bridge.clone()]);
     servers.stop(&network.bridge).await.unwrap();
     servers.stop(&network.bridge).await.unwrap();

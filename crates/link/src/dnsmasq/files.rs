@@ -25,6 +25,11 @@ pub fn pid_path(folder: &Path, bridge: &str) -> PathBuf {
     folder.join(format!("{PREFIX}{bridge}.pid"))
 }
 
+/// The same of the process that advertises IPv6.
+pub(super) fn advertiser_path(folder: &Path, bridge: &str) -> PathBuf {
+    folder.join(format!("{PREFIX}{bridge}.ra"))
+}
+
 /// The folder with a file for each guest that the server of a bridge knows.
 #[must_use]
 pub fn hosts_path(folder: &Path, bridge: &str) -> PathBuf {
@@ -135,6 +140,7 @@ pub(super) fn remove_all(folder: &Path, bridge: &str) -> Result<(), DhcpError> {
         _ => {}
     }
     remove_file(&leases_path(folder, bridge))?;
+    remove_file(&advertiser_path(folder, bridge))?;
     remove_file(&pid_path(folder, bridge))
 }
 
@@ -146,7 +152,7 @@ pub(super) fn bridges(folder: &Path) -> Result<Vec<String>, DhcpError> {
     let bridge = |name: String| {
         let rest = name.strip_prefix(PREFIX)?;
         let (bridge, kind) = rest.rsplit_once('.')?;
-        ["pid", "hosts", "leases"].contains(&kind).then(|| bridge.to_owned())
+        ["pid", "hosts", "leases", "ra"].contains(&kind).then(|| bridge.to_owned())
     };
     let bridges: BTreeSet<String> = names(folder)?.into_iter().filter_map(bridge).collect();
     Ok(bridges.into_iter().collect())
@@ -176,7 +182,7 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<(), DhcpError> {
     write().map_err(file("writing", path))
 }
 
-fn remove_file(path: &Path) -> Result<(), DhcpError> {
+pub(super) fn remove_file(path: &Path) -> Result<(), DhcpError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file("removing", path)(error)),
         _ => Ok(()),

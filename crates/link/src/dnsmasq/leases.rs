@@ -90,6 +90,7 @@ mod tests {
             bridge: "br100".into(),
             gateway: Ipv4Addr::new(10, 0, 0, 1),
             cidr: "10.0.0.0/24".parse().unwrap(),
+            prefix6: None,
             first: Ipv4Addr::new(10, 0, 0, 2),
             domain: "novalocal".into(),
             lease: Duration::from_secs(120),

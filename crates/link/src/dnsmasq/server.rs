@@ -14,10 +14,11 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::files::{
-    HostsChange, Written, bridges, change_hosts, file, hosts_path, make_folder, pid_path, remove_all, write_hosts,
+    HostsChange, Written, advertiser_path, bridges, change_hosts, file, hosts_path, make_folder, pid_path, remove_all,
+    remove_file, write_hosts,
 };
 use super::leases::Leases;
-use super::{DhcpChange, DhcpError, DhcpNetwork, DhcpServers, Server};
+use super::{DhcpChange, DhcpError, DhcpNetwork, DhcpServers, Server, advertise};
 
 /// How long a server has to end, and the pause between looks.
 const END: Duration = Duration::from_secs(3);
@@ -33,6 +34,23 @@ pub struct Dnsmasq {
     runner: Arc<dyn Runner>,
     folder: PathBuf,
     known: Mutex<BTreeMap<String, Known>>,
+}
+
+/// Which of a network's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Dhcp,
+    Advertiser,
+}
+
+impl Role {
+    /// Where its pid is kept, which is what it is known by.
+    fn pid_path(self, folder: &Path, bridge: &str) -> PathBuf {
+        match self {
+            Self::Dhcp => pid_path(folder, bridge),
+            Self::Advertiser => advertiser_path(folder, bridge),
+        }
+    }
 }
 
 /// What is known of a server's hosts.
@@ -65,10 +83,10 @@ impl Dnsmasq {
     /// Finds our server of a bridge: the process named by its pid file or, where that file is lost, any.
     ///
     /// A process is ours if one of its arguments is our pid file. A foreign one under an old pid is not.
-    fn find(&self, bridge: &str) -> Option<Process> {
+    fn find(&self, bridge: &str, role: Role) -> Option<Process> {
         // As the arguments have it, which know no links.
         let folder = fs::canonicalize(&self.folder).unwrap_or_else(|_| self.folder.clone());
-        let path = pid_path(&folder, bridge);
+        let path = role.pid_path(&folder, bridge);
         let argument = format!("--pid-file={}", path.display());
         let ours = |process: &Process| process.argv.contains(&argument);
         let named = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
@@ -81,8 +99,11 @@ impl Dnsmasq {
         pids.filter_map(|pid| self.runner.look(pid)).filter(ours).min_by_key(|process| process.started_ticks)
     }
 
-    async fn start(&self, network: &DhcpNetwork, arguments: Vec<String>) -> Result<(), DhcpError> {
-        if let Some(leases) = self.known.lock().await.get_mut(&network.bridge).and_then(|known| known.leases.as_mut()) {
+    async fn start(&self, network: &DhcpNetwork, arguments: Vec<String>, role: Role) -> Result<(), DhcpError> {
+        if role == Role::Dhcp
+            && let Some(leases) =
+                self.known.lock().await.get_mut(&network.bridge).and_then(|known| known.leases.as_mut())
+        {
             leases.write(&self.folder, &network.bridge)?;
         }
         let mut command = Command::new("dnsmasq").args(arguments);
@@ -94,12 +115,61 @@ impl Dnsmasq {
         }
         let started = self.runner.run(command).await;
         started.map_err(|source| DhcpError::Run { bridge: network.bridge.clone(), source })?;
-        let process = self.find(&network.bridge).ok_or_else(|| DhcpError::Gone(network.bridge.clone()))?;
-        let mut all = self.known.lock().await;
-        let known = all.entry(network.bridge.clone()).or_default();
-        known.due = false;
-        known.stale.clear();
+        let found = self.find(&network.bridge, role);
+        let process = found.ok_or_else(|| DhcpError::Gone(network.bridge.clone()))?;
+        if role == Role::Dhcp {
+            let mut all = self.known.lock().await;
+            let known = all.entry(network.bridge.clone()).or_default();
+            known.due = false;
+            known.stale.clear();
+        }
         info!(bridge = %network.bridge, pid = process.pid, "dnsmasq serves {} on {}.", network.cidr, network.bridge);
+        Ok(())
+    }
+
+    /// Makes one process of a network run with these arguments.
+    async fn ensure_process(
+        &self,
+        network: &DhcpNetwork,
+        arguments: Vec<String>,
+        role: Role,
+    ) -> Result<Server, DhcpError> {
+        let outcome = match self.find(&network.bridge, role) {
+            Some(process) if process.argv.get(1..) == Some(arguments.as_slice()) => return Ok(Server::Running),
+            Some(process) => {
+                info!(bridge = %network.bridge, pid = process.pid, "dnsmasq of {} gets new settings.", network.bridge);
+                self.end(&network.bridge, &process).await?;
+                Server::Restarted
+            }
+            None => Server::Started,
+        };
+        make_folder(&self.folder)?;
+        make_folder(&hosts_path(&self.folder, &network.bridge))?;
+        self.start(network, arguments, role).await?;
+        Ok(outcome)
+    }
+
+    /// Has the prefix of a network advertised, if it has one.
+    async fn advertise(&self, network: &DhcpNetwork) -> Result<Server, DhcpError> {
+        let bridge = &network.bridge;
+        if let Some(prefix) = network.prefix6 {
+            let folder = fs::canonicalize(&self.folder).map_err(file("finding", &self.folder))?;
+            return self.ensure_process(network, advertise::arguments(&folder, bridge, prefix), Role::Advertiser).await;
+        }
+        let path = advertiser_path(&self.folder, bridge);
+        if !path.exists() {
+            return Ok(Server::Running);
+        }
+        self.end_if_there(bridge, Role::Advertiser).await?;
+        remove_file(&path)?;
+        Ok(Server::Restarted)
+    }
+
+    async fn end_if_there(&self, bridge: &str, role: Role) -> Result<(), DhcpError> {
+        if let Some(process) = self.find(bridge, role) {
+            self.end(bridge, &process).await?;
+            info!(bridge, pid = process.pid, "Stopped dnsmasq of {bridge}.");
+        }
         Ok(())
     }
 
@@ -152,7 +222,7 @@ impl Dnsmasq {
         if nothing || known.told.is_some_and(|told| told.elapsed() < every) {
             return Ok(());
         }
-        if let Some(process) = self.find(bridge) {
+        if let Some(process) = self.find(bridge, Role::Dhcp) {
             self.signal(bridge, &process, Signal::Hangup)?;
         }
         known.stale.clear();
@@ -165,20 +235,12 @@ impl Dnsmasq {
 impl DhcpServers for Dnsmasq {
     async fn ensure(&self, network: &DhcpNetwork) -> Result<Server, DhcpError> {
         let arguments = arguments(&self.folder, network)?;
-        let found = self.find(&network.bridge);
-        let outcome = match &found {
-            Some(process) if process.argv.get(1..) == Some(arguments.as_slice()) => return Ok(Server::Running),
-            Some(process) => {
-                info!(bridge = %network.bridge, pid = process.pid, "dnsmasq of {} gets new settings.", network.bridge);
-                self.end(&network.bridge, process).await?;
-                Server::Restarted
-            }
-            None => Server::Started,
-        };
-        make_folder(&self.folder)?;
-        make_folder(&hosts_path(&self.folder, &network.bridge))?;
-        self.start(network, arguments).await?;
-        Ok(outcome)
+        let server = self.ensure_process(network, arguments, Role::Dhcp).await?;
+        match (server, self.advertise(network).await?) {
+            (Server::Running, Server::Running) => Ok(Server::Running),
+            (Server::Started, _) => Ok(Server::Started),
+            (Server::Restarted, _) | (Server::Running, Server::Started | Server::Restarted) => Ok(Server::Restarted),
+        }
     }
 
     async fn set_hosts(&self, network: &DhcpNetwork, hosts: &[DhcpHost]) -> Result<usize, DhcpError> {
@@ -209,10 +271,8 @@ impl DhcpServers for Dnsmasq {
 
     async fn stop(&self, bridge: &str) -> Result<(), DhcpError> {
         check_word(bridge)?;
-        if let Some(process) = self.find(bridge) {
-            self.end(bridge, &process).await?;
-            info!(bridge, pid = process.pid, "Stopped dnsmasq of {bridge}.");
-        }
+        self.end_if_there(bridge, Role::Advertiser).await?;
+        self.end_if_there(bridge, Role::Dhcp).await?;
         self.known.lock().await.remove(bridge);
         remove_all(&self.folder, bridge)
     }

@@ -2,7 +2,7 @@
 //! there are, and a change touches only elements.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use nftables::schema::SetType;
 use nftables::stmt::Statement;
@@ -76,7 +76,7 @@ pub(super) fn noting(mut table: Table, moved: &BTreeSet<Ipv4Addr>) -> Table {
 
 /// The connections over these addresses.
 pub(super) fn flows(moved: &BTreeSet<Ipv4Addr>) -> BTreeSet<Flow> {
-    moved.iter().flat_map(|public| [Flow::To(*public), Flow::As(*public)]).collect()
+    moved.iter().map(|public| IpAddr::V4(*public)).flat_map(|public| [Flow::To(public), Flow::As(public)]).collect()
 }
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
         let expected = [2, 3, 4].map(address).into();
         assert_eq!(moved(&all, &table(&[(1, 3), (2, 5), (4, 4)])), expected);
         assert_eq!(moved(&Table::default(), &table(&[(1, 3)])), [address(1)].into());
-        assert_eq!(flows(&[address(1)].into()), [Flow::To(address(1)), Flow::As(address(1))].into());
+        assert_eq!(flows(&[address(1)].into()), [Flow::To(address(1).into()), Flow::As(address(1).into())].into());
     }
 
     #[test]

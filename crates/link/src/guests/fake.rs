@@ -1,7 +1,7 @@
 //! A firewall that only remembers, and what every firewall must do.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,12 +9,14 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use nova_types::InstanceId;
 use nova_types::rule::{Rule, Source, Traffic};
-use nova_types::security_group::{GroupMembers, GroupRules, GuestPort, HostFirewall};
+use nova_types::security_group::{GroupMembers, GroupRules, GuestIpv6, GuestPort, HostFirewall};
 
 use super::rules::Rules;
 use super::tables::{BRIDGE, INET, bridge, inet};
-use super::{Changed, FirewallChange, FirewallError, GuestFirewall};
+use super::{Changed, FirewallChange, FirewallError, GuestFirewall, Policy};
 use crate::nft::diff;
+
+const POLICY: Policy = Policy { project_traffic: true, ipv6: true };
 
 /// A firewall in memory: it answers whether it would let something in.
 #[derive(Debug, Default)]
@@ -35,12 +37,12 @@ impl FakeGuestFirewall {
     }
 
     /// Tells whether `guest` may be sent `traffic`, spelled as in a rule of one of its groups, by `from`.
-    pub fn lets_in(&self, guest: InstanceId, traffic: Traffic, from: Ipv4Addr) -> bool {
+    pub fn lets_in(&self, guest: InstanceId, traffic: Traffic, from: IpAddr) -> bool {
         let applied = self.applied();
         let Some(rules) = applied.as_ref() else { return false };
         let Some(port) = rules.guests.get(&guest) else { return false };
         let may_send = |source: Source| match source {
-            Source::Range(range) => range.contains(&IpNet::from(std::net::IpAddr::V4(from))),
+            Source::Range(range) => range.contains(&IpNet::from(from)),
             Source::Group(group) => rules.members.get(&group).is_some_and(|members| members.contains(&from)),
         };
         let mut granted = port.groups.iter().filter_map(|group| rules.groups.get(group)).flatten();
@@ -54,8 +56,9 @@ impl FakeGuestFirewall {
     fn replace(applied: &mut Option<Rules>, wanted: Rules) -> Changed {
         let old = applied.take();
         let count = |name, found, wanted| diff(name, found, &wanted).len();
-        let commands = count(BRIDGE, old.as_ref().map(bridge).as_ref(), bridge(&wanted))
-            + count(INET, old.as_ref().map(|old| inet(old, true)).as_ref(), inet(&wanted, true));
+        let commands =
+            count(BRIDGE, old.as_ref().map(|old| bridge(old, POLICY.ipv6)).as_ref(), bridge(&wanted, POLICY.ipv6))
+                + count(INET, old.as_ref().map(|old| inet(old, POLICY)).as_ref(), inet(&wanted, POLICY));
         *applied = Some(wanted);
         Changed { commands, forgotten: 0 }
     }
@@ -93,18 +96,25 @@ pub async fn guest_firewall_contract(firewall: &dyn GuestFirewall) {
         project: "p".parse().unwrap(),
         mac: nova_types::Mac::of_guest([0, 0, u8::try_from(number).unwrap()]),
         address: Ipv4Addr::from(0x0a09_0000 + number),
+        // One has none, and one does not know its router.
+        ipv6: (number != 3).then(|| GuestIpv6 {
+            address: format!("fd00:9::16:3eff:fe00:{number:x}").parse().unwrap(),
+            router: (number != 4).then(|| "fe80::46e:aff:fe09:1".parse().unwrap()),
+        }),
         bridge: "br9".to_owned(),
         dhcp_server: Ipv4Addr::new(10, 9, 0, 1),
         groups: groups.iter().map(|id| nova_types::SecurityGroupId::new(*id)).collect(),
     };
     let group = nova_types::SecurityGroupId::new(1);
     let rule = |traffic: &str, source| Rule { traffic: Traffic::parse(traffic, Some(22), Some(25)).unwrap(), source };
-    let rules = vec![rule("tcp", Source::EVERYONE), rule("udp", Source::Group(group))];
+    let everyone6 = Source::range("::/0").unwrap();
+    let rules = vec![rule("tcp", Source::EVERYONE), rule("udp", Source::Group(group)), rule("icmpv6", everyone6)];
+    let member = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 4));
     let mut wanted = HostFirewall {
         guests: vec![guest(3, &[1]), guest(4, &[1, 2])],
         groups: vec![GroupRules { id: group, rules }],
-        members: vec![GroupMembers { id: group, addresses: vec![Ipv4Addr::new(10, 9, 0, 4)] }],
-        projects: vec![("p".parse().unwrap(), vec![Ipv4Addr::new(10, 9, 0, 3)])],
+        members: vec![GroupMembers { id: group, addresses: vec![member, "fd00:9::16:3eff:fe00:4".parse().unwrap()] }],
+        projects: vec![("p".parse().unwrap(), vec![Ipv4Addr::new(10, 9, 0, 3).into()])],
     };
     let early = firewall.change(&FirewallChange::default()).await;
     assert!(matches!(early, Err(FirewallError::NotEnsured)), "a change before the first full set is refused");

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::judge::Judge;
 use super::rules::Rules;
 use super::tables::{BRIDGE, INET, bridge, inet, narrowed};
-use super::{Changed, FirewallChange, FirewallError, GuestFirewall};
+use super::{Changed, FirewallChange, FirewallError, GuestFirewall, Policy};
 use crate::conntrack::{self, Flow};
 use crate::nft::{Nft, Table, diff};
 use crate::sysctl;
@@ -27,7 +27,7 @@ const CUT_FOR: Duration = Duration::from_secs(5);
 pub struct KernelGuestFirewall {
     nft: Nft,
     runner: Arc<dyn Runner>,
-    project_traffic: bool,
+    policy: Policy,
     state: Mutex<State>,
 }
 
@@ -52,18 +52,18 @@ enum Cut {
 }
 
 impl KernelGuestFirewall {
-    /// `project_traffic` is the flag `allow_project_net_traffic`: guests of a project may always reach each other.
-    pub fn new(runner: Arc<dyn Runner>, project_traffic: bool) -> Self {
-        Self { nft: Nft::new(Arc::clone(&runner)), runner, project_traffic, state: Mutex::default() }
+    /// One that knows nothing of the kernel's rules yet.
+    pub fn new(runner: Arc<dyn Runner>, policy: Policy) -> Self {
+        Self { nft: Nft::new(Arc::clone(&runner)), runner, policy, state: Mutex::default() }
     }
 
     /// Reads both tables and makes them those of `wanted`.
     async fn converge(&self, state: &mut State, wanted: Rules) -> Result<usize, FirewallError> {
         state.applied = None;
         let found = self.nft.list(BRIDGE).await?;
-        let mut commands = diff(BRIDGE, found.as_ref(), &bridge(&wanted));
+        let mut commands = diff(BRIDGE, found.as_ref(), &bridge(&wanted, self.policy.ipv6));
         let found = self.nft.list(INET).await?;
-        let table = inet(&wanted, self.project_traffic);
+        let table = inet(&wanted, self.policy);
         commands.extend(diff(INET, found.as_ref(), &table));
         self.nft.apply(&commands).await?;
         state.narrowed.extend(narrowed(&found.unwrap_or_default(), &table, &wanted));
@@ -74,9 +74,9 @@ impl KernelGuestFirewall {
     async fn step(&self, state: &mut State, wanted: Rules) -> Result<usize, FirewallError> {
         let Some(applied) = &state.applied else { return self.converge(state, wanted).await };
         let (old, new) = applied.differing(&wanted);
-        let found: Table = inet(&old, self.project_traffic);
-        let table = inet(&new, self.project_traffic);
-        let mut commands = diff(BRIDGE, Some(&bridge(&old)), &bridge(&new));
+        let found: Table = inet(&old, self.policy);
+        let table = inet(&new, self.policy);
+        let mut commands = diff(BRIDGE, Some(&bridge(&old, self.policy.ipv6)), &bridge(&new, self.policy.ipv6));
         commands.extend(diff(INET, Some(&found), &table));
         if let Err(error) = self.nft.apply(&commands).await {
             // Somebody changed our tables: look at what is there and mend it.
@@ -99,7 +99,7 @@ impl KernelGuestFirewall {
         };
         let idle = state.narrowed.is_empty() && matches!(state.cut, Cut::None);
         let Some(applied) = state.applied.as_ref().filter(|_| !idle) else { return 0 };
-        let judge = Judge::new(applied.clone(), self.project_traffic, state.narrowed.clone(), over);
+        let judge = Judge::new(applied.clone(), self.policy.project_traffic, state.narrowed.clone(), over);
         let judgement = Box::new(move |seen: &_| judge.fate(seen));
         match conntrack::sweep(state.narrowed.clone(), judgement).await {
             Ok(swept) => {
@@ -119,7 +119,7 @@ impl KernelGuestFirewall {
 #[async_trait]
 impl GuestFirewall for KernelGuestFirewall {
     async fn ensure(&self, wanted: &HostFirewall) -> Result<Changed, FirewallError> {
-        sysctl::bridged_packets_are_filtered(self.runner.as_ref()).await?;
+        sysctl::bridged_packets_are_filtered(self.runner.as_ref(), self.policy.ipv6).await?;
         let mut state = self.state.lock().await;
         let commands = self.converge(&mut state, Rules::of(wanted)).await?;
         Ok(Changed { commands, forgotten: self.end(&mut state).await })

@@ -1,7 +1,7 @@
 //! All rules of a host, with each thing once, and the part of two states in which they differ.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use nova_types::rule::{Rule, Source};
 use nova_types::security_group::{GuestPort, HostFirewall};
@@ -14,8 +14,8 @@ use super::FirewallChange;
 pub(super) struct Rules {
     pub(super) guests: BTreeMap<InstanceId, GuestPort>,
     pub(super) groups: BTreeMap<SecurityGroupId, BTreeSet<Rule>>,
-    pub(super) members: BTreeMap<SecurityGroupId, BTreeSet<Ipv4Addr>>,
-    pub(super) projects: BTreeMap<ProjectId, BTreeSet<Ipv4Addr>>,
+    pub(super) members: BTreeMap<SecurityGroupId, BTreeSet<IpAddr>>,
+    pub(super) projects: BTreeMap<ProjectId, BTreeSet<IpAddr>>,
 }
 
 impl Rules {

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
+use nova_types::net6::{link_local, router_mac};
 
 use super::{Bridge, Link, LinkError, LinkKind, Links, Segment, check_name};
 
@@ -61,7 +62,15 @@ impl FakeLinks {
 
 /// One that we made, up and without addresses.
 fn link(name: &str, kind: LinkKind) -> Link {
-    Link { name: name.to_owned(), kind, bridge: None, ours: true, up: true, addresses: Vec::new() }
+    Link {
+        name: name.to_owned(),
+        kind,
+        bridge: None,
+        ours: true,
+        up: true,
+        addresses: Vec::new(),
+        addresses6: Vec::new(),
+    }
 }
 
 #[async_trait]
@@ -77,6 +86,15 @@ impl Links for FakeLinks {
         link.up = true;
         if let Some(address) = bridge.address.filter(|address| !link.addresses.contains(address)) {
             link.addresses.push(address);
+        }
+        if let Some(address) = bridge.address6.filter(|address| !link.addresses6.contains(address)) {
+            // The bridge has one on the link too, by its hardware address, which is the gateway's.
+            let router = bridge.address.map(|gateway| link_local(router_mac(gateway.addr())));
+            link.addresses6.extend(router.and_then(|router| Ipv6Net::new(router, 64).ok()));
+            link.addresses6.push(address);
+        }
+        if bridge.address.is_some() && bridge.address6.is_none() {
+            link.addresses6.clear();
         }
         Ok(before.as_ref() != Some(link))
     }
@@ -182,7 +200,7 @@ impl Links for FakeLinks {
 #[expect(clippy::unwrap_used, reason = "a contract is a test that several crates run")]
 pub async fn links_contract(links: &dyn Links) {
     let find = async |name: &str| links.list().await.unwrap().into_iter().find(|link| link.name == name);
-    let mut bridge = Bridge { name: "br9".to_owned(), address: None, mtu: None };
+    let mut bridge = Bridge { name: "br9".to_owned(), address: None, address6: None, mtu: None };
     assert!(links.ensure_bridge(&bridge).await.unwrap());
     assert!(!links.ensure_bridge(&bridge).await.unwrap(), "a bridge that is right is not touched");
     bridge.address = Some("10.9.0.1/24".parse().unwrap());
@@ -191,6 +209,17 @@ pub async fn links_contract(links: &dyn Links) {
     let made = find("br9").await.unwrap();
     assert!(made.ours && made.up);
     assert_eq!(made.addresses, [bridge.address.unwrap()]);
+    assert_eq!(made.addresses6, [], "without an address of IPv6 it does not speak it");
+    bridge.address6 = Some("fd00:9::1/64".parse().unwrap());
+    assert!(links.ensure_bridge(&bridge).await.unwrap());
+    assert!(!links.ensure_bridge(&bridge).await.unwrap());
+    assert!(find("br9").await.unwrap().addresses6.contains(&bridge.address6.unwrap()));
+    let carrying = Bridge { address: None, address6: None, ..bridge.clone() };
+    assert!(
+        !links.ensure_bridge(&carrying).await.unwrap(),
+        "who only carries guests takes nothing from who serves them"
+    );
+    assert!(find("br9").await.unwrap().addresses6.contains(&bridge.address6.unwrap()));
 
     links.attach("uplink", "br9").await.unwrap();
     links.attach("uplink", "br9").await.unwrap();
@@ -227,7 +256,7 @@ pub async fn segments_contract(links: &dyn Links) -> Result<(), LinkError> {
     assert!(made.ours && made.up && made.kind == LinkKind::Segment, "{made:?}");
     assert!(links.ensure_segment(&on("uplink", 101)).await.unwrap(), "several share an interface");
 
-    links.ensure_bridge(&Bridge { name: "br4094".to_owned(), address: None, mtu: None }).await.unwrap();
+    links.ensure_bridge(&Bridge { name: "br4094".to_owned(), address: None, address6: None, mtu: None }).await.unwrap();
     links.attach("vlan4094", "br4094").await.unwrap();
     assert_eq!(find("vlan4094").await.unwrap().bridge.as_deref(), Some("br4094"));
     assert!(!links.ensure_segment(&on("uplink", 4094)).await.unwrap(), "being on a bridge changes nothing");

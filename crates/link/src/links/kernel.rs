@@ -4,17 +4,17 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nova_failpoint::{Point, hit};
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec};
 use tracing::{info, warn};
 
-use super::announce::announce;
 use super::{Bridge, Link, LinkError, LinkKind, Links, Segment, check_name, migrate, segments};
+use crate::neighbours::announce;
 use crate::sysctl;
 
 /// What marks an interface as made by us: its alias, as `ip link` shows it.
@@ -48,8 +48,13 @@ impl Links for KernelLinks {
         }
         if ours(&found) {
             changed |= netlink.settle(&found, bridge).await?;
+        } else if bridge.address6.is_some() {
+            sysctl::set(&format!("net/ipv6/conf/{}/disable_ipv6", bridge.name), "0")?;
         }
         if let Some(address) = bridge.address {
+            changed |= netlink.ensure_address(found.header.index, &bridge.name, address).await?;
+        }
+        if let Some(address) = bridge.address6 {
             changed |= netlink.ensure_address(found.header.index, &bridge.name, address).await?;
         }
         changed |= netlink.ensure_up(&found).await?;
@@ -86,14 +91,14 @@ impl Links for KernelLinks {
                 netlink.delete_address(interface, message).await?;
             }
         }
-        Ok(())
+        netlink.forget_gateway(&link, address).await
     }
 
     async fn bind(&self, interface: &str, address: Ipv4Addr) -> Result<bool, LinkError> {
         check_name(interface)?;
         let netlink = Netlink::open()?;
         let link = netlink.get(interface).await?;
-        if netlink.has_address(link.header.index, address.into()).await? {
+        if netlink.has_address(link.header.index, Ipv4Net::from(address).into()).await? {
             return Ok(false);
         }
         // First, for after it nobody would know whether it was said. What comes meanwhile is translated, not looked at.
@@ -103,7 +108,7 @@ impl Links for KernelLinks {
             warn!(interface, %address, %error, "Neighbours were not told of {address}; they find out within minutes.");
         }
         hit(Point::AddressAnnounced);
-        let added = netlink.ensure_address(link.header.index, interface, address.into()).await?;
+        let added = netlink.ensure_address(link.header.index, interface, Ipv4Net::from(address)).await?;
         info!(interface, %address, "Bound {address} to {interface}.");
         Ok(added)
     }
@@ -137,13 +142,18 @@ impl Links for KernelLinks {
             let controller = controller(message)?;
             messages.iter().find(|other| other.header.index == controller).map(name)
         };
+        let of = |link: &LinkMessage| {
+            let index = link.header.index;
+            addresses.iter().filter(move |address| address.header.index == index)
+        };
         let link = |message: &LinkMessage| Link {
             name: name(message),
             kind: kind(message),
             bridge: bridge_of(message),
             ours: ours(message),
             up: message.header.flags.contains(LinkFlags::Up),
-            addresses: addresses.iter().filter(|a| a.header.index == message.header.index).filter_map(ipv4).collect(),
+            addresses: of(message).filter_map(ipv4).collect(),
+            addresses6: of(message).filter_map(ipv6).collect(),
         };
         Ok(messages.iter().map(link).collect())
     }
@@ -229,7 +239,6 @@ impl Netlink {
     /// Makes every attribute of a bridge of ours what it should be.
     async fn settle(&self, found: &LinkMessage, wanted: &Bridge) -> Result<bool, LinkError> {
         let name = &wanted.name;
-        sysctl::set_if_there(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
         sysctl::set_if_there(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
         let mut changed = self.ensure_marked(found).await?;
         let unlike = |info: &InfoBridge| match info {
@@ -252,8 +261,7 @@ impl Netlink {
         // Without one of its own a bridge borrows the hardware address of a port and changes it as guests come and go,
         // and guests keep the old one of their router for minutes. From the gateway it is the same on any network host.
         if let Some(gateway) = wanted.address {
-            let [a, b, c, d] = gateway.addr().octets();
-            let address = LinkAttribute::Address(vec![0x06, 0x6e, a, b, c, d]);
+            let address = LinkAttribute::Address(of_gateway(gateway.addr()).to_vec());
             if let LinkAttribute::Address(bytes) = &address
                 && !found.attributes.contains(&address)
             {
@@ -262,22 +270,41 @@ impl Netlink {
                 changed = true;
             }
         }
+        settle_ipv6(found, wanted)?;
         Ok(changed)
     }
 
-    async fn has_address(&self, index: u32, wanted: Ipv4Net) -> Result<bool, LinkError> {
-        let has = |message: &AddressMessage| {
-            ipv4(message).is_some_and(|a| (a.addr(), a.prefix_len()) == (wanted.addr(), wanted.prefix_len()))
-        };
-        Ok(self.address_messages(Some(index)).await?.iter().any(has))
+    /// Gives a bridge that was a gateway's a hardware address of its own: the gateway's goes with it to another host, and
+    /// what is sent there from this one would stay here.
+    async fn forget_gateway(&self, link: &LinkMessage, gateway: Ipv4Addr) -> Result<(), LinkError> {
+        if !ours(link) || !link.attributes.contains(&LinkAttribute::Address(of_gateway(gateway).to_vec())) {
+            return Ok(());
+        }
+        let [a, b, c, d] = rand::random();
+        let set = LinkUnspec::new_with_index(link.header.index).address(vec![0x06, 0x6f, a, b, c, d]).build();
+        self.set(format!("setting the hardware address of {}", name(link)), set).await
     }
 
-    pub(super) async fn ensure_address(&self, index: u32, name: &str, wanted: Ipv4Net) -> Result<bool, LinkError> {
+    async fn has_address(&self, index: u32, wanted: IpNet) -> Result<bool, LinkError> {
+        Ok(self.address_messages(Some(index)).await?.iter().any(|message| ip(message) == Some(wanted)))
+    }
+
+    pub(super) async fn ensure_address(
+        &self,
+        index: u32,
+        name: &str,
+        wanted: impl Into<IpNet>,
+    ) -> Result<bool, LinkError> {
+        let wanted = wanted.into();
         if self.has_address(index, wanted).await? {
             return Ok(false);
         }
-        let add = self.handle.address().add(index, IpAddr::V4(wanted.addr()), wanted.prefix_len()).execute().await;
-        match add {
+        let mut add = self.handle.address().add(index, wanted.addr(), wanted.prefix_len());
+        if let IpNet::V6(_) = wanted {
+            // It is to be there at once, also on a bridge without a port, where nobody could be asked whether it is free.
+            add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        match add.execute().await {
             Err(error) if code(&error) == Some(EXISTS) => Ok(false),
             added => added.map(|()| true).map_err(kernel(format!("adding {wanted} to {name}"))),
         }
@@ -296,6 +323,23 @@ impl Netlink {
         all.retain(|message| index.is_none_or(|index| message.header.index == index));
         Ok(all)
     }
+}
+
+/// Lets a bridge of ours speak IPv6 or not. The address on its link follows from its hardware address, which it must have.
+fn settle_ipv6(found: &LinkMessage, wanted: &Bridge) -> Result<(), LinkError> {
+    let setting = |name: &str| format!("net/ipv6/conf/{}/{name}", wanted.name);
+    let new = !found.header.flags.contains(LinkFlags::Up);
+    match (wanted.address, wanted.address6) {
+        (_, Some(_)) => {
+            // Whoever serves the network has its address; nobody is to be asked for it.
+            sysctl::set(&setting("accept_dad"), "0")?;
+            sysctl::set(&setting("disable_ipv6"), "0")?;
+        }
+        // A host that only carries guests may serve the network too, by another daemon, which knows more.
+        (None, None) if !new => {}
+        _ => sysctl::set_if_there(&setting("disable_ipv6"), "1")?,
+    }
+    Ok(())
 }
 
 pub(super) fn kernel(doing: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> LinkError {
@@ -334,6 +378,19 @@ pub(super) fn ipv4(message: &AddressMessage) -> Option<Ipv4Net> {
     Ipv4Net::new(local?, message.header.prefix_len).ok()
 }
 
+fn ip(message: &AddressMessage) -> Option<IpNet> {
+    ipv4(message).map(IpNet::V4).or_else(|| ipv6(message).map(IpNet::V6))
+}
+
+/// The kernel calls the own address `address` where there is no peer, as there never is with IPv6.
+fn ipv6(message: &AddressMessage) -> Option<Ipv6Net> {
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(IpAddr::V6(address)) => Some(*address),
+        _ => None,
+    });
+    Ipv6Net::new(address?, message.header.prefix_len).ok()
+}
+
 pub(super) fn ours(link: &LinkMessage) -> bool {
     link.attributes.contains(&LinkAttribute::Group(GROUP)) || link.attributes.contains(&alias())
 }
@@ -347,6 +404,12 @@ pub(super) fn link_infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> 
         LinkAttribute::LinkInfo(infos) => infos.as_slice(),
         _ => &[],
     })
+}
+
+/// The hardware address of a bridge that has a gateway's address.
+const fn of_gateway(gateway: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = gateway.octets();
+    [0x06, 0x6e, a, b, c, d]
 }
 
 fn is_bridge(link: &LinkMessage) -> bool {

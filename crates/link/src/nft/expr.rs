@@ -1,12 +1,12 @@
 //! The few nftables expressions that our rules are made of, short enough to read a rule as a line.
 
 use nftables::expr::{
-    BinaryOperation, CT, CTDir, Expression, Map, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range,
-    SetItem,
+    BinaryOperation, CT, CTDir, Expression, Map, Meta, MetaKey, NamedExpression, Payload, PayloadBase, PayloadField,
+    PayloadRaw, Prefix, Range, SetItem,
 };
 use nftables::stmt::{JumpTarget, Match, NAT, Operator, Statement, VerdictMap};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 type Expr = Expression<'static>;
 type Stmt = Statement<'static>;
@@ -18,6 +18,13 @@ pub(crate) fn meta(key: MetaKey) -> Expr {
 pub(crate) fn field(protocol: &'static str, field: &'static str) -> Expr {
     let field = PayloadField { protocol: protocol.into(), field: field.into() };
     Expression::Named(NamedExpression::Payload(Payload::PayloadField(field)))
+}
+
+/// Of whom a neighbour is asked or told: the target of the two messages of ICMPv6 that have one. `nft` of our time has no
+/// word for it, and takes it for a number.
+pub(crate) fn neighbour_target() -> Expr {
+    let raw = PayloadRaw { base: PayloadBase::TH, offset: 64, len: 128 };
+    Expression::Named(NamedExpression::Payload(Payload::PayloadRaw(raw)))
 }
 
 /// A property of the packet's connection as its first packet had it.
@@ -39,8 +46,9 @@ pub(crate) fn set(name: &str) -> Expr {
 }
 
 /// A range of addresses; a single address is written bare, as nft does.
-pub(crate) fn prefix(net: Ipv4Net) -> Expr {
-    if net.prefix_len() == 32 {
+pub(crate) fn prefix(net: impl Into<IpNet>) -> Expr {
+    let net = net.into();
+    if net.prefix_len() == net.max_prefix_len() {
         return text(net.addr().to_string());
     }
     let prefix = Prefix { addr: Box::new(text(net.network().to_string())), len: net.prefix_len().into() };

@@ -22,7 +22,7 @@ fn a_bridge_of_ours_is_quiet_and_keeps_its_hardware_address() {
 #[test]
 fn a_bridge_that_was_made_by_a_process_that_died_at_once_is_ours() {
     in_namespace("a_bridge_that_was_made_by_a_process_that_died_at_once_is_ours", async || {
-        let bridge = |name: &str| Bridge { name: name.to_owned(), address: None, mtu: None };
+        let bridge = |name: &str| Bridge { name: name.to_owned(), address: None, address6: None, mtu: None };
         KernelLinks.ensure_bridge(&bridge("br8")).await.unwrap();
         let shown = sh("cat /sys/class/net/br8/netdev_group").await;
         let group = shown.trim();

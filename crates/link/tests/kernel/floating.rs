@@ -23,6 +23,7 @@ fn wanted(floating: &[(Ipv4Addr, &Guest)]) -> Gateway {
             cidr: "10.9.0.0/24".parse().unwrap(),
             gateway: Ipv4Addr::new(10, 9, 0, 1),
             first_guest: Ipv4Addr::new(10, 9, 0, 2),
+            prefix6: None,
         }],
         fixed_range: "10.0.0.0/8".parse().unwrap(),
         routing_source: Ipv4Addr::new(172, 16, 0, 9),

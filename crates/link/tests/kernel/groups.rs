@@ -105,7 +105,7 @@ fn what_a_guest_opened_outlives_the_rules_about_it() {
         let _talker = talker(&stranger, 80).await;
         let firewall = firewall(true);
         let mut wanted = whole(&[&one], vec![group(1, &[(tcp(22), Source::EVERYONE)])]);
-        wanted.projects = vec![(one.port(&[]).project, vec![one.address])];
+        wanted.projects = vec![(one.port(&[]).project, vec![one.address.into()])];
         firewall.ensure(&wanted).await.unwrap();
         let (mut asked, mut told) = (one.talk(stranger.address, 23).await, one.talk(stranger.address, 80).await);
         assert!(asked.echoes("before").await && told.hears("tick").await);

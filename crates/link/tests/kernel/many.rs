@@ -4,14 +4,17 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use nova_link::guests::{GuestFirewall, KernelGuestFirewall};
+use nova_link::guests::{GuestFirewall, KernelGuestFirewall, Policy};
 use nova_run::{Child, Command, Host, Output, Process, RunError, Runner, Signal};
 use nova_types::rule::{Rule, Source};
-use nova_types::security_group::{GroupMembers, GroupRules, GuestPort, HostFirewall};
-use nova_types::{InstanceId, Mac, SecurityGroupId};
+use nova_types::security_group::{GroupMembers, GroupRules, GuestIpv6, GuestPort, HostFirewall};
+use nova_types::{InstanceId, Mac, Prefix64, SecurityGroupId};
 
 use super::namespace::{Guest, host_connects, in_namespace};
 use super::{TELNET, bridge, tcp};
+
+/// By both families, for that is most of it.
+const POLICY: Policy = Policy { project_traffic: false, ipv6: true };
 
 /// This machine, with what was asked of it.
 #[derive(Debug, Default)]
@@ -49,9 +52,12 @@ impl Runner for Watched {
 
 fn guest(number: u32) -> GuestPort {
     let [_, a, b, c] = number.to_be_bytes();
+    let mac = Mac::of_guest([a, b, c]);
+    let prefix: Prefix64 = "fd00:9::/64".parse().unwrap();
     GuestPort {
         instance: InstanceId::new(number),
-        mac: Mac::of_guest([a, b, c]),
+        mac,
+        ipv6: Some(GuestIpv6 { address: prefix.address_of(mac), router: None }),
         address: Ipv4Addr::from(0x0a09_0000 + number),
         ..Guest::named(3).port(&[1])
     }
@@ -65,7 +71,7 @@ fn host(guests: u32) -> HostFirewall {
     };
     let rules = (1000..1100).map(|port| Rule { traffic: tcp(port), source: source(port) }).collect();
     let guests: Vec<GuestPort> = (3..3 + guests).map(guest).collect();
-    let addresses = guests.iter().map(|guest| guest.address).collect();
+    let addresses = guests.iter().map(|guest| guest.address.into()).collect();
     HostFirewall {
         guests,
         groups: vec![GroupRules { id, rules }],
@@ -82,7 +88,7 @@ fn a_change_of_a_group_is_one_transaction_of_the_same_size_for_ten_guests_and_a_
         let real = Guest::start(3).await;
         real.listen(TELNET).await;
         let machine = Arc::new(Watched::default());
-        let firewall = KernelGuestFirewall::new(Arc::<Watched>::clone(&machine), false);
+        let firewall = KernelGuestFirewall::new(Arc::<Watched>::clone(&machine), POLICY);
         let mut sizes = Vec::new();
         for guests in [10, 1000] {
             let mut wanted = host(guests);
@@ -97,7 +103,7 @@ fn a_change_of_a_group_is_one_transaction_of_the_same_size_for_ten_guests_and_a_
             wanted.groups[0].rules.push(Rule { traffic: tcp(TELNET), source: Source::EVERYONE });
             advance(&wanted).await;
             assert!(host_connects(real.address, TELNET).await, "the new rule lets it in");
-            wanted.members[0].addresses.push(Ipv4Addr::new(10, 9, 99, 1));
+            wanted.members[0].addresses.push(Ipv4Addr::new(10, 9, 99, 1).into());
             advance(&wanted).await;
             wanted.guests.push(guest(2000));
             advance(&wanted).await;

@@ -1,5 +1,6 @@
 //! A network namespace per test, and guests that are namespaces too.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
@@ -72,11 +73,11 @@ pub(crate) fn script(folder: &Path) -> PathBuf {
     script
 }
 
-pub(crate) async fn host_connects(to: Ipv4Addr, port: u16) -> bool {
+pub(crate) async fn host_connects(to: impl Display, port: u16) -> bool {
     Host.run(Command::new("sh").args(["-c", &connect(to, port)])).await.is_ok()
 }
 
-pub(crate) async fn host_pings(to: Ipv4Addr) -> bool {
+pub(crate) async fn host_pings(to: impl Display) -> bool {
     Host.run(Command::new("ping").args(["-c1", "-W1", &to.to_string()])).await.is_ok()
 }
 
@@ -90,7 +91,7 @@ fn listen(port: u16) -> Vec<String> {
     ["nc", "-ll", "-p", &port.to_string(), "-e", "cat"].map(str::to_owned).to_vec()
 }
 
-fn connect(to: Ipv4Addr, port: u16) -> String {
+fn connect(to: impl Display, port: u16) -> String {
     format!("echo x | timeout 1 busybox nc -w 1 {to} {port} | grep -q x")
 }
 
@@ -149,11 +150,16 @@ impl Guest {
         Host.run(self.inside().args(["sh", "-c", text])).await.is_ok()
     }
 
-    pub(crate) async fn pings(&self, to: Ipv4Addr) -> bool {
+    pub(crate) async fn pings(&self, to: impl Display) -> bool {
         self.run(&format!("ping -c1 -W1 {to}")).await
     }
 
-    pub(crate) async fn connects(&self, to: Ipv4Addr, port: u16) -> bool {
+    /// The same for one that may be a moment away: neighbours are still asked for, or a group is just listened to.
+    pub(crate) async fn finds(&self, to: impl Display) -> bool {
+        self.run(&format!("ping -c1 -w10 {to}")).await
+    }
+
+    pub(crate) async fn connects(&self, to: impl Display, port: u16) -> bool {
         self.run(&connect(to, port)).await
     }
 
@@ -171,7 +177,7 @@ impl Guest {
         server
     }
 
-    pub(crate) async fn talk(&self, to: Ipv4Addr, port: u16) -> Talk {
+    pub(crate) async fn talk(&self, to: impl Display, port: u16) -> Talk {
         self.talks(&["busybox", "nc", &to.to_string(), &port.to_string()]).await
     }
 
@@ -188,6 +194,7 @@ impl Guest {
             project: "p".parse().unwrap(),
             mac: self.mac(),
             address: self.address,
+            ipv6: None,
             bridge: "br9".into(),
             dhcp_server: Ipv4Addr::new(10, 9, 0, 1),
             groups: groups.iter().map(|id| SecurityGroupId::new(*id)).collect(),

@@ -51,7 +51,7 @@ async fn pings_inside(last: u8) -> bool {
 /// Makes the network of the VXLAN 70000 on this host; false where the kernel has none.
 async fn made(test: &str, carrier: &Carrier) -> bool {
     let address = Some("10.70.0.1/24".parse().unwrap());
-    let bridge = Bridge { name: "br70000".into(), address, mtu: None };
+    let bridge = Bridge { name: "br70000".into(), address, address6: None, mtu: None };
     match carrier.ensure(&KernelLinks, &bridge, Some(Tag::try_from(70_000).unwrap())).await {
         Err(missing @ LinkError::Unsupported { .. }) => {
             println!("skipped {test}: {missing}");

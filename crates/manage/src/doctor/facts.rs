@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use nova_types::HostName;
 use nova_types::instance::InstanceView;
 use nova_types::network::{ManagerKind, Network};
 use nova_types::security_group::SecurityGroup;
 use nova_types::service::Service;
+use nova_types::{HostName, Mac};
 
 /// An answer, or why nobody could be asked. From the second nothing is concluded.
 pub(crate) type Asked<T> = Result<T, String>;
@@ -24,7 +24,10 @@ pub(crate) struct Machine {
     pub(crate) daemons: Vec<Service>,
     /// After how many silent seconds one counts as down.
     pub(crate) down_after: i64,
+    /// As they are seen from here: of one with a router on each host, the gateway is this host's.
     pub(crate) networks: Vec<Network>,
+    /// Networks that this host might take over, and who answers for their gateways.
+    pub(crate) abandoned: Vec<(Network, Asked<Option<Mac>>)>,
     /// Flag `flat_interface`.
     pub(crate) flat_interface: Option<String>,
     /// Flag `vlan_interface`.

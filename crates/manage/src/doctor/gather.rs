@@ -9,14 +9,17 @@ use std::{fs, io};
 
 use anyhow::bail;
 use nova_config::ClientKeys;
-use nova_db::{accounts, compute_nodes, fixed_ips, instances, networks, security_groups, services};
+use nova_db::{accounts, compute_nodes, fixed_ips, instances, networks, routers, security_groups, services};
+use nova_link::carrier::{Carrier, Wiring};
 use nova_link::dnsmasq::{hosts_path, pid_path};
 use nova_link::links::{KernelLinks, Links, Segment};
+use nova_link::neighbours::{KernelNeighbours, Neighbours};
 use nova_link::tunnels::{KernelTunnels, Tunnels};
 use nova_run::{Command, Host, Runner};
-use nova_types::InstanceId;
 use nova_types::instance::Instance;
 use nova_types::network::{ManagerKind, Network};
+use nova_types::service::Service;
+use nova_types::{InstanceId, Mac};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -30,6 +33,7 @@ const SIMULATED: &str = "simulated";
 #[derive(Debug)]
 pub(crate) struct Eyes {
     pub(crate) links: Arc<dyn Links>,
+    pub(crate) neighbours: Arc<dyn Neighbours>,
     pub(crate) tunnels: Arc<dyn Tunnels>,
     pub(crate) runner: Arc<dyn Runner>,
     /// Where `/proc` is.
@@ -40,7 +44,8 @@ pub(crate) struct Eyes {
 impl Eyes {
     pub(crate) fn here() -> Self {
         let (keys, tunnels) = (ClientKeys::of_shell(), Arc::new(KernelTunnels::new(Arc::new(Host))));
-        Self { links: Arc::new(KernelLinks), tunnels, runner: Arc::new(Host), proc: "/proc".into(), keys }
+        let (links, neighbours) = (Arc::new(KernelLinks), Arc::new(KernelNeighbours));
+        Self { links, tunnels, neighbours, runner: Arc::new(Host), proc: "/proc".into(), keys }
     }
 
     /// Looks at the machine and reads the rows about it.
@@ -48,7 +53,9 @@ impl Eyes {
         let (common, flags) = (&cx.config.common, &cx.config.network);
         let conn = &mut cx.db.read().await?;
         let daemons = services::list(conn).await?;
-        let networks = networks::list(conn).await?;
+        let mut networks = networks::list(conn).await?;
+        routers::seen_from(conn, &common.host, &mut networks).await?;
+        let abandoned = self.abandoned(cx, &daemons).await?;
         let nodes = compute_nodes::list(conn, i64::MAX).await?;
         let pretends = nodes.iter().any(|node| node.host == common.host && node.hypervisor_type == SIMULATED);
         let tables = self.tables().await;
@@ -71,6 +78,7 @@ impl Eyes {
             links: self.links().await,
             dnsmasq: served.map(dnsmasq).collect::<BTreeMap<_, _>>(),
             networks,
+            abandoned,
             forwarding: self.setting("sys/net/ipv4/ip_forward"),
             bridge_filter: self.setting("sys/net/bridge/bridge-nf-call-iptables"),
             metadata_rule,
@@ -80,6 +88,35 @@ impl Eyes {
             metadata: (place, Ok(answers(&endpoint.ec2_dmz_host, endpoint.ec2_port).await.err())),
             keys: self.keys(cx).await?,
         })
+    }
+
+    /// Where this host has a nova-network, asks as that would who has the gateways of silent hosts.
+    async fn abandoned(
+        &self,
+        cx: &Context<'_, '_>,
+        daemons: &[Service],
+    ) -> anyhow::Result<Vec<(Network, Asked<Option<Mac>>)>> {
+        let (host, flags) = (&cx.config.common.host, &cx.config.network);
+        let wiring = Wiring {
+            manager: flags.network_manager,
+            flat_interface: flags.flat_interface.as_deref(),
+            vlan_interface: &flags.vlan_interface,
+            my_ip: cx.config.common.my_ip,
+        };
+        let Ok(carrier) = Carrier::of(wiring, Arc::clone(&self.tunnels)) else { return Ok(Vec::new()) };
+        let real = carrier != Carrier::ByHand && !flags.fake_network;
+        if !real || !daemons.iter().any(|d| d.host == *host && d.binary == "nova-network") {
+            return Ok(Vec::new());
+        }
+        let mut found = networks::abandoned(&mut cx.db.read().await?, host).await?;
+        found.retain(|network| network.vlan.is_none() || network.project.is_some());
+        let mut asked = Vec::with_capacity(found.len());
+        for network in found {
+            let uplink = carrier.uplink(network.vlan);
+            let answer = self.neighbours.who_has(&network.bridge, uplink.as_deref(), network.gateway).await;
+            asked.push((network, answer.map_err(|e| told("nobody can be asked", e))));
+        }
+        Ok(asked)
     }
 
     /// Reads an instance, and what this machine knows of it.

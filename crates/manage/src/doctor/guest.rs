@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use nova_types::HostName;
 use nova_types::instance::{Instance, InstanceView};
 use nova_types::network::Network;
 use nova_types::rule::{Icmp, Source, Traffic};
@@ -161,9 +162,14 @@ fn address<'a>(walk: &mut Walk, machine: &'a Machine, guest: &Guest) -> Option<&
         walk.ok("lease", "FlatManager lends none: the guest reads its address from a seed disk");
         return Some(network);
     }
-    match &network.host {
+    match router(guest, network) {
         None => walk.broken("network host", format!("no host serves {}", network.cidr), "service nova-network start"),
         Some(host) => match machine.daemon("nova-network", host) {
+            // As it is seen from there, it has a gateway.
+            Some(daemon) if machine.is_up(daemon) && network.host.is_none() && *host == machine.host => {
+                let what = format!("{host} has no address of its own in {} yet", network.cidr);
+                walk.broken("network host", what, "a moment; then: service nova-network restart");
+            }
             Some(daemon) if machine.is_up(daemon) => {
                 walk.ok("network host", format!("nova-network on {host} serves {}", network.cidr));
             }
@@ -189,12 +195,18 @@ fn address<'a>(walk: &mut Walk, machine: &'a Machine, guest: &Guest) -> Option<&
     Some(network)
 }
 
+/// The host that serves the guest's network to it.
+fn router<'a>(guest: &'a Guest, network: &'a Network) -> Option<&'a HostName> {
+    if network.multi_host { guest.view.instance.host.as_ref() } else { network.host.as_ref() }
+}
+
 /// What carries its packets: on the network's host, on its own host.
 fn wired(walk: &mut Walk, machine: &Machine, guest: &Guest, network: &Network) {
     let id = guest.view.instance.id;
     let command = format!("doctor instance {id}");
     let here = guest.view.instance.host.as_ref() == Some(&machine.host);
-    let served_here = network.host.as_ref() == Some(&machine.host);
+    let router = router(guest, network);
+    let served_here = router == Some(&machine.host) && (network.host.is_some() || !network.multi_host);
     if machine.simulated && (here || served_here) {
         return walk.unknown("machine", "guests of this host are simulated, and its network is left alone", None);
     }
@@ -204,7 +216,7 @@ fn wired(walk: &mut Walk, machine: &Machine, guest: &Guest, network: &Network) {
             let (yes, no) = (format!("dnsmasq was told of {id}"), format!("dnsmasq was not told of {id}"));
             walk.judge("dhcp entry", &guest.told, &yes, &no, "service nova-network restart");
         }
-    } else if let (Some(host), true) = (&network.host, machine.dhcp()) {
+    } else if let (Some(host), true) = (router.filter(|host| **host != machine.host), machine.dhcp()) {
         walk.elsewhere("dnsmasq", "dnsmasq and the gateway are on another host", host, &command);
     }
     match &guest.view.instance.host {
@@ -223,7 +235,7 @@ fn wired(walk: &mut Walk, machine: &Machine, guest: &Guest, network: &Network) {
         if let Some(floating) = guest.view.floating_ip {
             public(walk, machine, floating);
         }
-    } else if let (Some(host), true) = (&network.host, machine.dhcp()) {
+    } else if let (Some(host), true) = (router.filter(|host| **host != machine.host), machine.dhcp()) {
         walk.elsewhere("routing", "forwarding, translation and routes are on another host", host, &command);
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+use nova_types::Mac;
 use nova_types::network::{ManagerKind, Network};
 
-use super::facts::{Keys, Machine, Wire};
+use super::facts::{Asked, Keys, Machine, Wire};
 use super::finding::{Finding, Walk};
 
 /// dnsmasq with a script is two processes: the server, and its helper that stays root.
@@ -20,10 +21,13 @@ pub(crate) fn judge(machine: &Machine) -> Vec<Finding> {
     if machine.networks.is_empty() {
         walk.broken("network", "there is no network for instances", "nova-manage network create RANGE 1 256");
     }
-    for network in machine.networks.iter().filter(|network| network.host.is_none() && machine.dhcp()) {
+    for network in machine.networks.iter().filter(|n| n.host.is_none() && !n.multi_host && machine.dhcp()) {
         if network.vlan.is_none() || network.project.is_some() {
             walk.broken("network", format!("no host serves {}", network.cidr), "service nova-network start");
         }
+    }
+    for (network, answer) in &machine.abandoned {
+        abandoned(&mut walk, network, answer);
     }
     if machine.simulated {
         walk.unknown("machine", "guests of this host are simulated, and its network is left alone", None);
@@ -63,6 +67,29 @@ fn daemons(walk: &mut Walk, machine: &Machine) {
         } else {
             walk.ok("daemons", format!("{name} reports"));
         }
+    }
+}
+
+/// A network whose host fell silent: this one takes it over if nobody answers for its gateway.
+fn abandoned(walk: &mut Walk, network: &Network, answer: &Asked<Option<Mac>>) {
+    const STEP: &str = "fail-over";
+    let (cidr, gateway) = (network.cidr, network.gateway);
+    let old = network.host.as_ref().map_or("nobody".to_owned(), ToString::to_string);
+    match answer {
+        Ok(None) => {
+            walk.ok(
+                STEP,
+                format!("{old} has let go of {cidr} and nobody answers for {gateway}: a moment, and it has a host"),
+            );
+        }
+        Ok(Some(mac)) => walk.broken(
+            STEP,
+            format!(
+                "{old} no longer renews its lease of {cidr}, and {mac} answers for {gateway}: no host takes it over"
+            ),
+            format!("on {old}: {RESTART_NETWORK}; or switch {old} off, and another takes over"),
+        ),
+        Err(why) => walk.unknown(STEP, format!("{old} no longer renews its lease of {cidr}, and {why}"), None),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use nova_db::{floating_ips, networks};
+use nova_db::{floating_ips, networks, routers};
 use nova_link::links::{KernelLinks, Link, Links as _};
 
 use crate::check::Leak;
@@ -24,7 +24,9 @@ pub(super) async fn look(cx: &mut Context<'_, '_>) -> anyhow::Result<Vec<Leak>> 
     let alone: Vec<Ipv4Addr> = alone(&links).map(|(_, address)| address).collect();
     let pooled = floating_ips::among(conn, &alone).await?.into_iter().collect();
     // Where the bridges are not there, guests only seem to run, and nothing is bound.
-    let served = networks::on_host(conn, host).await?;
+    let mut served = networks::list(conn).await?;
+    routers::seen_from(conn, host, &mut served).await?;
+    served.retain(|network| network.host.as_ref() == Some(host));
     let real = served.iter().any(|network| links.iter().any(|link| link.name == network.bridge));
     let wanted = floating_ips::on_host(conn, host).await?;
     let wanted = wanted.into_iter().filter(|_| real).map(|forward| forward.public).collect();
@@ -67,6 +69,7 @@ mod tests {
             bridge: None,
             ours: false,
             up: true,
+            addresses6: Vec::new(),
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
         };
         let set = |all: &[&str]| all.iter().map(|text| text.parse().unwrap()).collect::<BTreeSet<Ipv4Addr>>();

@@ -1,6 +1,8 @@
 //! One turn of the network host after another, on fakes.
 
+mod entry;
 mod floating;
+mod routers;
 mod vxlan;
 
 use std::net::Ipv4Addr;
@@ -13,6 +15,7 @@ use nova_link::carrier::Carrier;
 use nova_link::dnsmasq::{DhcpServers, FakeDhcpServers};
 use nova_link::gateway::FakeNetworkFirewall;
 use nova_link::links::{FakeLinks, Links};
+use nova_link::neighbours::FakeNeighbours;
 use nova_types::instance::NewInstances;
 use nova_types::network::ManagerKind;
 use nova_types::{ImageId, ImageKind, InstanceId, Mac, NetworkId, ReservationId};
@@ -61,6 +64,7 @@ impl Lab {
         let request = nova_types::plan::Request {
             manager,
             range: "192.168.0.0/24".parse().unwrap(),
+            range6: self.host.settings.ipv6.then(|| "fd00::/48".parse().unwrap()),
             count,
             size: 256 / count,
             flat_bridge: "br100".into(),
@@ -69,6 +73,7 @@ impl Lab {
             vpn_start: 1000,
             vpn_clients: 0,
             label: None,
+            multi_host: false,
         };
         let plans = nova_types::plan::plan(&request).unwrap();
         let ids = transaction!(self.db, |tx| { networks::create(tx, &plans).await }).unwrap();
@@ -138,6 +143,7 @@ fn host_on(
         Settings { host: name.parse().unwrap(), folder: folder.to_owned(), ..crate::plan::tests::settings() };
     let machine = Machine {
         links: Arc::<FakeLinks>::clone(links),
+        neighbours: Arc::<FakeNeighbours>::default(),
         tunnels: Arc::<FakeLinks>::clone(links),
         firewall: Arc::<FakeNetworkFirewall>::clone(firewall),
         dhcp: Arc::<FakeDhcpServers>::clone(dhcp),
@@ -160,6 +166,29 @@ async fn a_network_is_served_in_the_turn_after_it_was_made() {
     assert_eq!(lab.firewall.applied().unwrap().networks[0].bridge, "br100");
     let settings = lab.dhcp.server("br100").unwrap().settings.unwrap();
     assert_eq!((settings.gateway, settings.first), (Ipv4Addr::new(192, 168, 0, 1), Ipv4Addr::new(192, 168, 0, 2)));
+}
+
+#[tokio::test]
+async fn with_ipv6_the_bridge_is_a_router_of_the_prefix_and_its_row_says_which() {
+    let mut lab = Lab::new().await;
+    lab.host.settings.ipv6 = true;
+    let network = lab.create_network().await;
+    lab.host.turn().await.unwrap();
+    let row = async |lab: &Lab| networks::get(&mut lab.db.read().await.unwrap(), network).await.unwrap();
+    assert!(lab.links.list().await.unwrap()[0].addresses6.contains(&"fd00::1/64".parse().unwrap()));
+    assert_eq!(row(&lab).await.router6, Some("fe80::46e:c0ff:fea8:1".parse().unwrap()));
+    let settings = lab.dhcp.server("br100").unwrap().settings.unwrap();
+    let guests = lab.firewall.applied().unwrap().networks[0].prefix6;
+    assert_eq!((settings.prefix6, guests), (row(&lab).await.prefix6, row(&lab).await.prefix6));
+    // Whoever served it before may have had another.
+    let old = "update networks set ra_server = 'fe80::7'";
+    lab.db.write().await.unwrap().execute(old, &[]).await.unwrap();
+    lab.host.turn().await.unwrap();
+    assert_eq!(row(&lab).await.router6, Some("fe80::46e:c0ff:fea8:1".parse().unwrap()));
+    lab.host.settings.ipv6 = false;
+    lab.host.turn().await.unwrap();
+    assert_eq!(lab.links.list().await.unwrap()[0].addresses6, []);
+    assert_eq!(lab.dhcp.server("br100").unwrap().settings.unwrap().prefix6, None);
 }
 
 #[tokio::test]

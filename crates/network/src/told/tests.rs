@@ -171,6 +171,7 @@ async fn of_many_networks_one_is_compared_in_a_turn_and_each_has_its_turn() {
     for number in 1..=3 {
         let plan = NetworkPlan {
             cidr: fixtures::name(&format!("10.{number}.0.0/29")),
+            prefix6: None,
             label: None,
             bridge: format!("br{number}"),
             gateway: fixtures::name(&format!("10.{number}.0.1")),
@@ -179,6 +180,7 @@ async fn of_many_networks_one_is_compared_in_a_turn_and_each_has_its_turn() {
             vlan: None,
             vpn_private_address: None,
             vpn_public_port: None,
+            multi_host: false,
             reserved_bottom: 2,
             reserved_top: 1,
         };

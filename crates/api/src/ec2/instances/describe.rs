@@ -1,4 +1,4 @@
-//! `DescribeInstances` and `DescribeInstanceStatus`.
+//! `DescribeInstances`, old Nova's `DescribeInstancesV6`, and `DescribeInstanceStatus`.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::item::{
     ARCHITECTURE, HYPERVISOR, MONITORING, ROOT_DEVICE, ROOT_DEVICE_TYPE, ReservationItem, SOURCE_DEST_CHECK, StateItem,
-    TENANCY, VIRTUALIZATION, reservations, zone,
+    TENANCY, VIRTUALIZATION, heed_ipv6, reservations, zone,
 };
 use crate::{actions::Action, caller::Caller, cloud::Cloud, error::Error};
 
@@ -32,6 +32,7 @@ const FILTERS: &[Filter<InstanceView>] = &[
     ("instance.group-id", |view| view.groups.iter().map(|(id, _)| id.to_string()).collect()),
     ("instance.group-name", |view| view.groups.iter().map(|(_, name)| name.to_string()).collect()),
     ("ip-address", |view| view.floating_ip.iter().map(ToString::to_string).collect()),
+    ("ipv6-address", |view| view.address6.iter().map(ToString::to_string).collect()),
     ("kernel-id", |view| view.instance.kernel.iter().map(ToString::to_string).collect()),
     ("key-name", |view| view.instance.key.iter().map(|(name, _)| name.to_string()).collect()),
     ("launch-index", |view| vec![view.instance.launch_index.to_string()]),
@@ -96,15 +97,27 @@ impl Selection {
         cloud: &Cloud,
         wanted: impl Fn(&InstanceView) -> bool,
     ) -> Result<(Vec<InstanceView>, Option<String>), Error> {
-        let views = describe!(cloud.db, &caller.names(), |conn| -> Error {
+        let mut views = describe!(cloud.db, &caller.names(), |conn| -> Error {
             Ok(instances::describe(conn, caller.scope(), &self.ids).await?)
         })?;
+        heed_ipv6(&mut views, cloud);
         let found: BTreeSet<InstanceId> = views.iter().map(|view| view.instance.id).collect();
         if let Some(absent) = self.ids.iter().find(|id| !found.contains(id)) {
             return Err(Error::NoSuchInstance(*absent));
         }
         let selected = views.into_iter().filter(|view| wanted(view) && self.filters.admit(view));
         Ok(self.page.cut(selected, |view| view.instance.id))
+    }
+
+    async fn by_reservation(
+        &self,
+        caller: &Caller,
+        cloud: &Cloud,
+        names6: bool,
+    ) -> Result<DescribeInstancesResponse, Error> {
+        let (views, next_token) = self.read(caller, cloud, |_| true).await?;
+        let reservation_set = reservations(&views, caller.version, names6).into();
+        Ok(DescribeInstancesResponse { reservation_set, next_token })
     }
 }
 
@@ -129,8 +142,23 @@ impl Action for DescribeInstances {
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeInstancesResponse, Error> {
-        let (views, next_token) = self.0.read(caller, cloud, |_| true).await?;
-        Ok(DescribeInstancesResponse { reservation_set: reservations(&views, caller.version).into(), next_token })
+        self.0.by_reservation(caller, cloud, false).await
+    }
+}
+
+/// The same with each instance's name of IPv6, which is its address.
+#[derive(Debug)]
+pub(crate) struct DescribeInstancesV6(Selection);
+
+impl Action for DescribeInstancesV6 {
+    type Response = DescribeInstancesResponse;
+
+    fn parse(params: &mut Params) -> Result<Self, Error> {
+        Selection::parse(params, "DescribeInstancesV6", FILTERS).map(Self)
+    }
+
+    async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeInstancesResponse, Error> {
+        self.0.by_reservation(caller, cloud, true).await
     }
 }
 

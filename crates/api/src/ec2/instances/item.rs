@@ -5,6 +5,8 @@ use nova_types::ProjectId;
 use nova_types::instance::{InstanceView, StateReason};
 use serde::Serialize;
 
+use crate::cloud::Cloud;
+
 // What is the same of every instance: shown, and filtered by.
 pub(super) const ARCHITECTURE: &str = "x86_64";
 pub(super) const HYPERVISOR: &str = "xen"; // EC2 knows no other word that clients of its time could read
@@ -107,6 +109,9 @@ pub(crate) struct InstanceItem {
     ip_address: Option<String>,
     display_name: String,
     display_description: String,
+    /// Old Nova's, in the answer to its own action only.
+    #[serde(rename = "dnsNameV6", skip_serializing_if = "Option::is_none")]
+    dns_name_v6: Option<String>,
     #[serde(flatten)]
     modern: Option<ModernPart>,
 }
@@ -127,6 +132,8 @@ struct ModernPart {
     client_token: Option<String>,
     group_set: Set<GroupItem>,
     network_interface_set: Set<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ipv6_address: Option<String>,
     tag_set: Set<TagItem>,
     ebs_optimized: bool,
     source_dest_check: bool,
@@ -143,8 +150,8 @@ pub(crate) fn groups(view: &InstanceView, version: ApiVersion) -> Set<GroupItem>
 }
 
 impl InstanceItem {
-    /// Shows `view` to a client of `version`.
-    pub(crate) fn new(view: &InstanceView, version: ApiVersion) -> Self {
+    /// Shows `view` to a client of `version`, with old Nova's name of its IPv6 or without.
+    pub(crate) fn new(view: &InstanceView, version: ApiVersion, names6: bool) -> Self {
         let instance = &view.instance;
         let private = view.fixed_ip.map(|(address, _)| address.to_string());
         let public = view.floating_ip.map(|address| address.to_string());
@@ -172,6 +179,7 @@ impl InstanceItem {
             ip_address: public,
             display_name: display_name(view),
             display_description: instance.display_description.clone().unwrap_or_default(),
+            dns_name_v6: view.address6.filter(|_| names6).map(|address| address.to_string()),
             modern: version.knows_nested_lists().then(|| ModernPart::new(view, version)),
         }
     }
@@ -192,10 +200,18 @@ impl ModernPart {
             client_token: instance.client_token.clone(),
             group_set: groups(view, version),
             network_interface_set: Set::default(),
+            ipv6_address: view.address6.map(|address| address.to_string()),
             tag_set: name.collect(),
             ebs_optimized: false,
             source_dest_check: SOURCE_DEST_CHECK,
         }
+    }
+}
+
+/// Leaves no address of IPv6 where guests have none, whatever a network's row says.
+pub(crate) fn heed_ipv6(views: &mut [InstanceView], cloud: &Cloud) {
+    if !cloud.config.common.use_ipv6 {
+        views.iter_mut().for_each(|view| view.address6 = None);
     }
 }
 
@@ -213,7 +229,7 @@ fn display_name(view: &InstanceView) -> String {
 }
 
 /// Groups instances, which come in the order of their ids, into their reservations, in the order of the first of each.
-pub(crate) fn reservations(views: &[InstanceView], version: ApiVersion) -> Vec<ReservationItem> {
+pub(crate) fn reservations(views: &[InstanceView], version: ApiVersion, names6: bool) -> Vec<ReservationItem> {
     let mut order: Vec<(&str, &ProjectId, Vec<&InstanceView>)> = Vec::new();
     let mut place = std::collections::HashMap::new();
     for view in views {
@@ -224,15 +240,21 @@ pub(crate) fn reservations(views: &[InstanceView], version: ApiVersion) -> Vec<R
         });
         order[index].2.push(view);
     }
-    order.into_iter().map(|(id, owner, views)| reservation(id, owner, &views, version)).collect()
+    order.into_iter().map(|(id, owner, views)| reservation(id, owner, &views, version, names6)).collect()
 }
 
-fn reservation(id: &str, owner: &ProjectId, views: &[&InstanceView], version: ApiVersion) -> ReservationItem {
+fn reservation(
+    id: &str,
+    owner: &ProjectId,
+    views: &[&InstanceView],
+    version: ApiVersion,
+    names6: bool,
+) -> ReservationItem {
     ReservationItem {
         reservation_id: id.to_owned(),
         owner_id: owner.to_string(),
         // An instance that is over has left its groups; the launch had the same for all.
         group_set: views.iter().map(|view| groups(view, version)).find(|set| !set.is_empty()).unwrap_or_default(),
-        instances_set: views.iter().map(|view| InstanceItem::new(view, version)).collect(),
+        instances_set: views.iter().map(|view| InstanceItem::new(view, version, names6)).collect(),
     }
 }

@@ -92,7 +92,7 @@ async fn accepted_before(
 }
 
 fn shown(views: &[InstanceView], caller: &Caller) -> ReservationItem {
-    let mut all = reservations(views, caller.version);
+    let mut all = reservations(views, caller.version, false);
     all.swap_remove(0)
 }
 
@@ -217,6 +217,7 @@ async fn accept(
     let view = |instance| InstanceView {
         instance,
         fixed_ip: None,
+        address6: None,
         floating_ip: None,
         groups: groups.clone(),
         host_zone: None,

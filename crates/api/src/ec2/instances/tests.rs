@@ -1,13 +1,14 @@
 //! Instances through the whole API: what is accepted, shown and refused. Nobody places or boots them here.
 
 use nova_bus::{Bus as _, Subscription};
+use nova_db::dev::fixtures;
 use nova_db::dev::proxy::{Commit, Proxy};
-use nova_db::{Db, Engine, Options, images, instances, services};
+use nova_db::{Db, Engine, Options, fixed_ips, images, instances, services, transaction};
 use nova_types::image::{DiskFormat, NewImage};
 use nova_types::{ImageId, ImageKind};
 use nova_wire::Topic;
 
-use crate::testing::TestCloud;
+use crate::testing::{TestCloud, project};
 
 /// A cloud with one zone, and a public image with kernel and ramdisk.
 async fn cloud() -> (TestCloud, String) {
@@ -323,4 +324,25 @@ async fn a_launch_is_stored_before_the_scheduler_is_told() {
     });
     assert_eq!(run.outcome(), "200");
     assert!(told.contains("run_instance") && told.contains("[1,2]"), "{told}");
+}
+
+#[tokio::test]
+async fn an_address_of_ipv6_is_shown_where_guests_have_it() {
+    for (flags, address) in [(&["--use_ipv6"][..], Some("fd00::16:3eff:fe00:1")), (&[], None)] {
+        let cloud = TestCloud::start_with(flags).await;
+        let network = fixtures::flat_network(&cloud.db, 28).await;
+        let ids = fixtures::launch(&cloud.db, &project("acme"), 1).await;
+        transaction!(cloud.db, |tx| { fixed_ips::take(tx, network, &ids).await }).unwrap();
+        let mut conn = cloud.db.write().await.unwrap();
+        conn.execute("update networks set cidr_v6 = 'fd00::/64'", &[]).await.unwrap();
+        conn.execute("update instances set mac_address = '02:16:3e:00:00:01'", &[]).await.unwrap();
+        drop(conn);
+        let old = cloud.joe().version("2009-11-30").call("DescribeInstancesV6").await;
+        assert_eq!((old.text("dnsNameV6"), old.text("ipv6Address")), (address, None), "{}", old.body);
+        assert_eq!(old.text("privateDnsName"), Some("10.0.0.2"));
+        let new = cloud.joe().call("DescribeInstances").await;
+        assert_eq!((new.text("dnsNameV6"), new.text("ipv6Address")), (None, address), "{}", new.body);
+        let found = cloud.joe().call("DescribeInstances Filter.1.Name=ipv6-address Filter.1.Value.1=fd00:*").await;
+        assert_eq!(found.texts("instanceId").len(), usize::from(address.is_some()));
+    }
 }

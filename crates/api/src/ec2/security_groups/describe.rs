@@ -170,33 +170,32 @@ fn item(group: &SecurityGroup, version: ApiVersion) -> GroupItem {
 
 /// One item for each kind of traffic, with all who may send it: as EC2 shows rules.
 ///
-/// A client of 1.x reads every `<item>` in a permission as an IPv4 range or a group, so it is not shown those of IPv6.
+/// A client of 1.x knows no list of IPv6 ranges: it finds them among the others, as in old Nova.
 fn permissions(rules: &[GrantedRule], version: ApiVersion) -> Vec<PermissionItem> {
-    let shown = |granted: &&GrantedRule| version.knows_nested_lists() || !is_ipv6(granted);
-    let rules: Vec<&GrantedRule> = rules.iter().filter(shown).collect();
-
     let mut kinds: Vec<Traffic> = Vec::new();
-    for granted in &rules {
+    for granted in rules {
         if !kinds.contains(&granted.rule.traffic) {
             kinds.push(granted.rule.traffic);
         }
     }
     kinds
         .into_iter()
-        .map(|kind| permission(kind, rules.iter().copied().filter(|granted| granted.rule.traffic == kind)))
+        .map(|kind| permission(kind, rules.iter().filter(|granted| granted.rule.traffic == kind), version))
         .collect()
 }
 
-fn is_ipv6(granted: &GrantedRule) -> bool {
-    matches!(granted.rule.source, Source::Range(range) if range.addr().is_ipv6())
-}
-
-fn permission<'a>(traffic: Traffic, rules: impl Iterator<Item = &'a GrantedRule>) -> PermissionItem {
+fn permission<'a>(
+    traffic: Traffic,
+    rules: impl Iterator<Item = &'a GrantedRule>,
+    version: ApiVersion,
+) -> PermissionItem {
     let (mut groups, mut ranges, mut ranges6) = (Vec::new(), Vec::new(), Vec::new());
     for granted in rules {
         match granted.rule.source {
-            Source::Range(range) if range.addr().is_ipv4() => ranges.push(RangeItem { cidr_ip: range.to_string() }),
-            Source::Range(range) => ranges6.push(Range6Item { cidr_ipv6: range.to_string() }),
+            Source::Range(range) if range.addr().is_ipv6() && version.knows_nested_lists() => {
+                ranges6.push(Range6Item { cidr_ipv6: range.to_string() });
+            }
+            Source::Range(range) => ranges.push(RangeItem { cidr_ip: range.to_string() }),
             Source::Group(id) => {
                 let (owner, name) = granted
                     .source_group

@@ -35,7 +35,9 @@ impl Ingress {
         for permission in &self.permissions {
             for wanted in &permission.sources {
                 let source = source(tx, wanted, caller).await?;
-                rules.extend(permission.traffic.iter().map(|traffic| Rule { traffic: *traffic, source }));
+                for traffic in &permission.traffic {
+                    rules.push(Rule::new(*traffic, source)?);
+                }
             }
         }
         Ok((group, rules))

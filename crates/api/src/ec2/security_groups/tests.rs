@@ -57,7 +57,7 @@ async fn a_client_of_2010_sees_only_what_its_parser_bears() {
     assert_eq!((new.texts("cidrIp"), new.texts("cidrIpv6")), (vec!["10.0.0.0/8"], vec!["::/0"]));
     for version in ["2009-04-04", "2009-11-30", "2010-08-31"] {
         let old = cloud.joe().version(version).call("DescribeSecurityGroups").await;
-        assert_eq!((old.texts("cidrIp"), old.texts("cidrIpv6")), (vec!["10.0.0.0/8"], vec![]), "{version}");
+        assert_eq!((old.texts("cidrIp"), old.texts("cidrIpv6")), (vec!["10.0.0.0/8", "::/0"], vec![]), "{version}");
         assert!(!old.body.contains("ipPermissionsEgress") && !old.body.contains("ipv6Ranges"), "{}", old.body);
     }
 }
@@ -146,4 +146,28 @@ async fn only_a_netadmin_changes_groups() {
         assert_eq!(cloud.ann().call(call).await.outcome(), "401 UnauthorizedOperation", "{call}");
     }
     assert_eq!(cloud.ann().call("DescribeSecurityGroups").await.outcome(), "200");
+}
+
+#[tokio::test]
+async fn rules_of_ipv6_are_granted_shown_and_revoked_in_the_words_of_every_year() {
+    let cloud = TestCloud::start().await;
+    let (old, new) = (cloud.joe().version("2009-11-30"), cloud.joe());
+    let flat = "SecurityGroupIngress GroupName=default IpProtocol=tcp FromPort=22 ToPort=22 CidrIp=::%2F0";
+    assert_eq!(old.call(&format!("Authorize{flat}")).await.outcome(), "200");
+    let ping = "IpPermissions.1.IpProtocol=58 IpPermissions.1.FromPort=-1 IpPermissions.1.ToPort=-1 \
+                IpPermissions.1.Ipv6Ranges.1.CidrIpv6=2001:db8::/32";
+    let nested = format!("SecurityGroupIngress GroupName=default {ping}");
+    assert_eq!(new.call(&format!("Authorize{nested}")).await.outcome(), "200");
+    let again = new.call(&format!("Authorize{nested}")).await;
+    assert_eq!(again.outcome(), "400 InvalidPermission.Duplicate");
+    let shown = new.call("DescribeSecurityGroups").await;
+    assert_eq!(shown.texts("cidrIpv6"), ["::/0", "2001:db8::/32"]);
+    assert_eq!(shown.texts("ipProtocol"), ["tcp", "icmpv6"]);
+    assert_eq!(old.call("DescribeSecurityGroups").await.texts("cidrIp"), ["::/0", "2001:db8::/32"]);
+    assert_eq!(new.call(&format!("Revoke{nested}")).await.outcome(), "200");
+    assert_eq!(old.call(&format!("Revoke{flat}")).await.outcome(), "200");
+    assert!(new.call("DescribeSecurityGroups").await.texts("ipProtocol").is_empty());
+    let of_ipv4 =
+        "AuthorizeSecurityGroupIngress GroupName=default IpProtocol=icmpv6 FromPort=-1 ToPort=-1 CidrIp=0.0.0.0/0";
+    assert_eq!(new.call(of_ipv4).await.outcome(), "400 InvalidParameterValue");
 }

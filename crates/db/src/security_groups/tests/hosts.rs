@@ -60,7 +60,7 @@ async fn a_host_is_told_its_guests_their_rules_and_who_is_let_in() {
     dev::each(async |db: &Db| {
         cloud(db).await;
         let mut conn = db.read().await.unwrap();
-        let wanted = super::super::for_host(&mut conn, &host("h1")).await.unwrap();
+        let wanted = super::super::for_host(&mut conn, &host("h1"), false).await.unwrap();
         let mut text = String::new();
         for guest in &wanted.guests {
             let groups: Vec<String> = guest.groups.iter().map(SecurityGroupId::to_string).collect();
@@ -95,7 +95,7 @@ async fn a_host_is_told_its_guests_their_rules_and_who_is_let_in() {
             guests of q: [10.0.0.20]
         "#]]
         .assert_eq(&text);
-        assert_eq!(super::super::for_host(&mut conn, &host("h3")).await.unwrap(), Default::default());
+        assert_eq!(super::super::for_host(&mut conn, &host("h3"), false).await.unwrap(), Default::default());
     })
     .await;
 }
@@ -108,7 +108,7 @@ async fn a_row_that_makes_no_sense_shuts_off_only_itself() {
         conn.execute("update instances set mac_address = 'x' where id = 10", &[]).await.unwrap();
         let nonsense = "insert into security_group_rules (parent_group_id, protocol, cidr, signature) values (?, 'TCP', '\n', 'x')";
         conn.execute(nonsense, &[web.into()]).await.unwrap();
-        let wanted = super::super::for_host(&mut conn, &host("h1")).await.unwrap();
+        let wanted = super::super::for_host(&mut conn, &host("h1"), false).await.unwrap();
         let guests: Vec<u32> = wanted.guests.iter().map(|guest| guest.instance.number()).collect();
         assert_eq!((guests, wanted.groups[0].rules.len()), (vec![11, 20], 2));
     })
@@ -170,6 +170,30 @@ async fn the_stamp_of_a_host_moves_with_what_concerns_it_and_with_nothing_else()
         moved("another took it").await;
         run("update fixed_ips set instance_id = null where instance_id = 10").await;
         moved("a guest of ours is gone").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_ipv6_each_guest_and_each_member_has_the_address_that_it_makes_itself() {
+    dev::each(async |db: &Db| {
+        cloud(db).await;
+        let mut conn = db.write().await.unwrap();
+        let before = super::super::changed(&mut conn, &host("h1")).await.unwrap();
+        let without = super::super::for_host(&mut conn, &host("h1"), true).await.unwrap();
+        assert!(without.guests.iter().all(|guest| guest.ipv6.is_none()), "the network has no prefix");
+        let row = "update networks set cidr_v6 = 'fd00::/64', ra_server = 'fe80::46e:aff:fe00:1'";
+        conn.execute(row, &[]).await.unwrap();
+        assert_ne!(super::super::changed(&mut conn, &host("h1")).await.unwrap(), before, "it is seen");
+        let wanted = super::super::for_host(&mut conn, &host("h1"), true).await.unwrap();
+        let ipv6 = wanted.guests[0].ipv6.unwrap();
+        assert_eq!(ipv6.address.to_string(), "fd00::16:3eff:fe00:a");
+        assert_eq!(ipv6.router.map(|router| router.to_string()).as_deref(), Some("fe80::46e:aff:fe00:1"));
+        expect!["[10.0.0.11, 10.0.0.12, fd00::16:3eff:fe00:b, fd00::16:3eff:fe00:c]"]
+            .assert_eq(&format!("{:?}", wanted.members[0].addresses));
+        expect!["[10.0.0.20, fd00::16:3eff:fe00:14]"].assert_eq(&format!("{:?}", wanted.projects[1].1));
+        let off = super::super::for_host(&mut conn, &host("h1"), false).await.unwrap();
+        assert!(off.guests.iter().all(|guest| guest.ipv6.is_none()) && off.members[0].addresses.len() == 2);
     })
     .await;
 }

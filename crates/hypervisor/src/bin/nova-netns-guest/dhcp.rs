@@ -68,7 +68,8 @@ pub(crate) async fn changed(event: &str) -> ExitCode {
     let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
     let console = Console::new(variable(CONSOLE).unwrap_or_default().into());
     let done = match event {
-        "deconfig" => ip(&["addr", "flush", "dev", DEVICE]).await.map(drop),
+        // What it has of IPv6 is no business of DHCP.
+        "deconfig" => ip(&["-4", "addr", "flush", "dev", DEVICE]).await.map(drop),
         "bound" | "renew" => match Lease::read(variable) {
             Some(lease) => {
                 console.say(&format!("lease {event} {}/{}", lease.address, lease.prefix));

@@ -1,6 +1,6 @@
 //! A guest that is a network namespace: `nova-netns-guest boot NAME UUID CONSOLE`, run in the namespace by `nova-compute`.
 //!
-//! It brings its interface up, takes an address by DHCP and keeps the lease, asks the metadata service who it is, says so
+//! It brings its interface up, takes an address by DHCP and keeps the lease, says what it made of a router's word, asks the metadata service who it is, says so
 //! on its console, and answers two TCP ports with its id and an echo. SIGTERM is its power button. User data is only
 //! summed up, never run: it would run on the host.
 //!
@@ -8,6 +8,7 @@
 
 mod console;
 mod dhcp;
+mod ipv6;
 mod metadata;
 mod serve;
 
@@ -58,6 +59,7 @@ async fn live(console: &Arc<Console>) -> Result<(), String> {
         tokio::spawn(serve::listen(port, me.clone(), Arc::clone(console)));
     }
     tokio::spawn(metadata::introduce(me, Arc::clone(console)));
+    tokio::spawn(ipv6::watch(Arc::clone(console)));
     tokio::select! {
         // Dropped with this, it takes udhcpc along.
         why = dhcp::keep_lease(console) => Err(why),

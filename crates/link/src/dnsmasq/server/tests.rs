@@ -13,6 +13,7 @@ fn network() -> DhcpNetwork {
         bridge: "br100".into(),
         gateway: Ipv4Addr::new(192, 168, 0, 1),
         cidr: "192.168.0.0/24".parse().unwrap(),
+        prefix6: None,
         first: Ipv4Addr::new(192, 168, 0, 2),
         domain: "novalocal".into(),
         lease: Duration::from_secs(120),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nova_config::ClientKeys;
 use nova_link::dnsmasq::pid_path;
 use nova_link::links::FakeLinks;
+use nova_link::neighbours::FakeNeighbours;
 use nova_run::fake::Script;
 
 use super::{Eyes, answers, foreign, has_default_route};
@@ -16,7 +17,8 @@ fn eyes(script: Script, proc: &Path) -> Eyes {
     links.plug("br100", vec!["10.0.0.1/24".parse().unwrap()]);
     let links = Arc::new(links);
     let (tunnels, keys) = (Arc::<FakeLinks>::clone(&links), ClientKeys::default());
-    Eyes { links, tunnels, runner: Arc::new(script), proc: proc.to_owned(), keys }
+    let neighbours = Arc::new(FakeNeighbours::default());
+    Eyes { links, tunnels, neighbours, runner: Arc::new(script), proc: proc.to_owned(), keys }
 }
 
 fn process(proc: &Path, pid: u32, arguments: &[&str]) {

@@ -31,6 +31,8 @@ fn service(binary: &str) -> Service {
 fn network() -> Network {
     Network {
         id: NetworkId::new(1),
+        prefix6: None,
+        router6: None,
         label: None,
         cidr: "192.168.0.0/24".parse().unwrap(),
         bridge: "br100".to_owned(),
@@ -41,6 +43,8 @@ fn network() -> Network {
         vpn_private_address: None,
         vpn_public_address: None,
         vpn_public_port: None,
+        multi_host: false,
+        vpn_host: None,
         project: None,
         host: Some("node1".parse().unwrap()),
     }
@@ -60,6 +64,7 @@ pub(super) fn machine() -> Machine {
         simulated: false,
         daemons: ["nova-api", "nova-scheduler", "nova-network", "nova-compute"].map(service).into(),
         down_after: 60,
+        abandoned: vec![],
         networks: vec![network()],
         flat_interface: None,
         vlan_interface: "eth0".to_owned(),
@@ -100,6 +105,7 @@ pub(super) fn a_guest() -> Guest {
     let view = InstanceView {
         instance: instance(),
         fixed_ip: Some(("192.168.0.2".parse().unwrap(), NetworkId::new(1))),
+        address6: None,
         floating_ip: None,
         groups: vec![(group.id, group.name.clone())],
         host_zone: None,

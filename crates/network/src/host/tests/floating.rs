@@ -99,7 +99,8 @@ async fn an_address_that_moved_to_another_host_is_taken_away() {
     transaction!(lab.db, |tx| -> nova_db::DbError {
         networks::release(tx, &"node1".parse().unwrap()).await?;
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        networks::claim(tx, &other, 30).await
+        let free: Vec<NetworkId> = networks::abandoned(tx, &other).await?.iter().map(|row| row.id).collect();
+        networks::take_over(tx, &other, &free, 30).await
     })
     .unwrap();
     lab.host.turn().await.unwrap();

@@ -1,0 +1,96 @@
+//! Clears away registrations that nobody completes, because who began them was killed.
+//!
+//! Nothing is concluded from silence alone: the row is a day old, and nobody holds the image's folder, as who registers does
+//! until the end.
+
+use std::time::Duration;
+
+use nova_db::{Db, DbError, images};
+use nova_images::{FileError, ImageStore};
+use nova_service::{Stop, Ticks};
+use nova_types::ImageId;
+use tracing::info;
+
+const EVERY: Duration = Duration::from_secs(3600);
+/// No copy of a file takes as long.
+const AGE_SECONDS: i32 = 24 * 3600;
+
+/// Why a turn failed; the next one begins anew.
+#[derive(Debug, thiserror::Error)]
+enum ClearError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Looks every hour until the daemon stops.
+pub(crate) async fn keep_clear(db: Db, images: ImageStore, stop: Stop) {
+    Ticks::new("abandoned", EVERY).run(stop, || clear(&db, &images, AGE_SECONDS)).await;
+}
+
+async fn clear(db: &Db, store: &ImageStore, age_seconds: i32) -> Result<(), ClearError> {
+    let old = images::pending_since(&mut db.read().await?, age_seconds).await?;
+    for image in old {
+        clear_one(db, store, image.id).await?;
+    }
+    Ok(())
+}
+
+async fn clear_one(db: &Db, store: &ImageStore, id: ImageId) -> Result<(), ClearError> {
+    // Held until its files are gone, so that nobody begins to complete it meanwhile.
+    let Some(_held) = store.hold(id)? else { return Ok(()) };
+    if images::abandon(&mut db.write().await?, id).await? {
+        store.remove(id)?;
+        info!(image.id = %id, "Took {id} back, whose registration was never completed.");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use nova_db::dev::{self, fixtures};
+    use nova_db::images::Stored;
+    use nova_types::ImageKind;
+    use nova_types::image::{DiskFormat, NewImage};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_old_and_held_by_nobody_is_cleared_with_its_files() {
+        let (db, folder) = (dev::sqlite().await, tempfile::tempdir().unwrap());
+        let store = ImageStore::new(folder.path());
+        let mut ids = Vec::new();
+        for location in ["dead", "held", "done"] {
+            let new = NewImage {
+                kind: ImageKind::Machine,
+                owner: fixtures::name("acme"),
+                name: String::new(),
+                description: String::new(),
+                location: location.to_owned(),
+                is_public: false,
+                architecture: "x86_64".to_owned(),
+                format: DiskFormat::Raw,
+                kernel: None,
+                ramdisk: None,
+            };
+            let id = images::register(&mut db.write().await.unwrap(), &new).await.unwrap();
+            store.put(id, DiskFormat::Raw, &mut &[7_u8; 512][..]).unwrap();
+            ids.push(id);
+        }
+        let stored = Stored { sha256: "ab", size_bytes: 512, virtual_size_bytes: 512 };
+        images::available(&mut db.write().await.unwrap(), ids[2], stored).await.unwrap();
+        let held = store.hold(ids[1]).unwrap().unwrap();
+        let there = || ids.iter().map(|id| store.path(*id).exists()).collect::<Vec<_>>();
+
+        clear(&db, &store, AGE_SECONDS).await.unwrap();
+        assert_eq!(there(), [true, true, true], "they are young");
+        clear(&db, &store, 0).await.unwrap();
+        assert_eq!(there(), [false, true, true]);
+        drop(held);
+        clear(&db, &store, 0).await.unwrap();
+        assert_eq!(there(), [false, false, true]);
+        let left = images::list(&mut db.read().await.unwrap(), None).await.unwrap();
+        assert_eq!(left.iter().map(|image| image.id).collect::<Vec<_>>(), [ids[2]]);
+    }
+}
