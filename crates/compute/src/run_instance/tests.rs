@@ -272,7 +272,7 @@ async fn where_each_host_serves_its_guests_a_launch_waits_for_the_host_or_says_t
     let run = async |id| run_instance(&host, bench.view(id).await, &host.desk.take(id, None).unwrap()).await;
 
     run(ids[0]).await.unwrap();
-    let why = "The host node1 runs no nova-network, and each host serves its own guests of the network.";
+    let why = "The host host-1 runs no nova-network, and each host serves its own guests of the network.";
     assert_eq!(bench.state(ids[0]).await, format!("error/cleaning (Server.InternalError: {why})"));
 
     let mut conn = bench.db.write().await.unwrap();

@@ -1,5 +1,6 @@
 //! Each answer of the doctor, from facts that are as they should be but for one.
 
+mod routers;
 mod well;
 mod wires;
 

@@ -46,8 +46,6 @@ async fn a_hosts_addresses_are_shown_and_come_free_when_its_daemon_is_forgotten(
     let fixed = lab.ok("fixed list node2").await;
     let addresses: Vec<&str> = fixed.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert_eq!(addresses, ["10.0.0.2", "10.0.0.3"]);
-    let doctor = lab.run_with(&FLAT_DHCP, &format!("doctor instance {}", ids[0])).await;
-    assert!(doctor.out.contains("nova-network on node2 serves 10.0.0.0/28"), "{}", doctor.out);
 
     let refused = lab.refused("service delete node2 nova-network").await;
     assert!(
