@@ -95,6 +95,7 @@ async fn age(db: &Db) -> anyhow::Result<()> {
 fn network(folder: &std::path::Path) -> DhcpNetwork {
     DhcpNetwork {
         bridge: "br100".to_owned(),
+        for_guests: false,
         gateway: Ipv4Addr::new(10, 0, 0, 1),
         cidr: fixtures::name("10.0.0.0/20"),
         prefix6: None,

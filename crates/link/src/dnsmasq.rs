@@ -75,6 +75,9 @@ pub trait DhcpServers: Send + Sync + std::fmt::Debug {
 pub struct DhcpNetwork {
     /// The bridge it is on: names its files.
     pub bridge: String,
+    /// Whether that bridge is for guests alone, so that the server may have all of it. Where a host serves several networks
+    /// it must: of servers that are bound to addresses only, any hears what a client sends to one of them.
+    pub for_guests: bool,
     /// The server's own address, and the guests' router and name server.
     pub gateway: Ipv4Addr,
     /// The range.

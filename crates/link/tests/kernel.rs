@@ -469,6 +469,7 @@ fn a_guest_gets_its_address_by_dhcp_through_both_firewalls() {
 fn dhcp_network(folder: &Path) -> DhcpNetwork {
     DhcpNetwork {
         bridge: "br9".into(),
+        for_guests: false,
         gateway: Ipv4Addr::new(10, 9, 0, 1),
         cidr: "10.9.0.0/24".parse().unwrap(),
         prefix6: None,

@@ -77,6 +77,7 @@ fn serve(network: &Network, settings: &Settings) -> Served {
         router6: network.router6,
         dhcp: DhcpNetwork {
             bridge: bridge.clone(),
+            for_guests: vlan.is_some(),
             gateway,
             cidr,
             prefix6,

@@ -308,6 +308,10 @@ fn arguments(folder: &Path, network: &DhcpNetwork) -> Result<Vec<String>, DhcpEr
         "--leasefile-ro".to_owned(),
         "--no-hosts".to_owned(),
     ];
+    if network.for_guests {
+        // Not on others: it would answer names on the host's own addresses there, and fail where somebody else does.
+        arguments.push(format!("--interface={bridge}"));
+    }
     if let Some(mtu) = network.mtu {
         arguments.push(format!("--dhcp-option=option:mtu,{mtu}"));
     }

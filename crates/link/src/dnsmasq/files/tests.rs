@@ -11,6 +11,7 @@ use super::*;
 fn network() -> DhcpNetwork {
     DhcpNetwork {
         bridge: "br100".into(),
+        for_guests: false,
         gateway: Ipv4Addr::new(10, 0, 0, 1),
         cidr: "10.0.0.0/24".parse().unwrap(),
         prefix6: None,

@@ -11,6 +11,7 @@ use super::*;
 fn network() -> DhcpNetwork {
     DhcpNetwork {
         bridge: "br100".into(),
+        for_guests: false,
         gateway: Ipv4Addr::new(192, 168, 0, 1),
         cidr: "192.168.0.0/24".parse().unwrap(),
         prefix6: None,
@@ -68,6 +69,16 @@ fn guests_are_told_an_mtu_that_is_not_ethernets() {
     };
     assert!(told(None).is_empty());
     assert_eq!(told(Some(1450)), ["--dhcp-option=option:mtu,1450"]);
+}
+
+#[test]
+fn only_on_a_bridge_for_guests_alone_the_whole_bridge_is_the_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let has_bridge = |for_guests| {
+        let arguments = arguments(folder.path(), &DhcpNetwork { for_guests, ..network() }).unwrap();
+        arguments.contains(&"--interface=br100".to_owned())
+    };
+    assert!(has_bridge(true) && !has_bridge(false));
 }
 
 #[test]
