@@ -121,7 +121,7 @@ def test_not_authorized_is_the_first_common_issue(cloud, ec2, guest, outside):
     assert (status, broken) == (0, {}), said
 
 
-def test_too_few_dnsmasq_is_the_second(cloud, guest, monkeypatch):
+def test_too_few_dnsmasq_is_the_second(cloud, guest):
     assert len(dnsmasq(cloud)) == 2, "TWO dnsmasq processes"
     # With nobody who starts them again meanwhile.
     cloud.stop()
@@ -135,8 +135,7 @@ def test_too_few_dnsmasq_is_the_second(cloud, guest, monkeypatch):
     assert "dnsmasq" in broken and "killall dnsmasq; service nova-network restart" in said, said
     cloud.start()
     eventually(10, "both are back", lambda: len(dnsmasq(cloud)) == 2)
-    monkeypatch.setattr(netns, "GATEWAY", GATEWAY)
-    guest.renews()
+    guest.renews(GATEWAY)
     status, broken, said = doctor(cloud, guest)
     assert (status, broken) == (0, {}), said
 
