@@ -141,6 +141,17 @@ impl NetworkHost {
         Ok(())
     }
 
+    /// Starts DHCP servers that ended as they were: for while the database cannot be asked how they should be.
+    pub(crate) async fn keep(&mut self) {
+        for (bridge, served) in self.served.clone() {
+            match self.machine.dhcp.ensure(&served.dhcp).await {
+                Ok(Server::Running) => {}
+                Ok(_) => info!(bridge, "The DHCP server of {bridge} had ended; it runs as before."),
+                Err(error) => self.complain(&bridge, Some(chain(&error).to_string())),
+            }
+        }
+    }
+
     /// Writes down what dnsmasq told since the last turn. Quarantined addresses come free by themselves: whoever takes one
     /// looks at the clock of the database.
     async fn note_leases(&self) -> Result<(), NetworkError> {

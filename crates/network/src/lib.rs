@@ -158,6 +158,10 @@ impl Turn for Turns {
     type Error = NetworkError;
 
     async fn turn(&mut self) -> Result<(), NetworkError> {
-        self.0.turn().await
+        let done = self.0.turn().await;
+        if matches!(done, Err(NetworkError::Db(_))) {
+            self.0.keep().await;
+        }
+        done
     }
 }

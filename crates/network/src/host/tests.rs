@@ -249,6 +249,19 @@ async fn a_server_that_died_or_was_taken_apart_is_there_again_after_a_turn() {
 }
 
 #[tokio::test]
+async fn a_dhcp_server_that_dies_while_the_rows_cannot_be_read_runs_again_as_it_did() {
+    let mut lab = Lab::new().await;
+    lab.create_network().await;
+    lab.host.turn().await.unwrap();
+    let before = lab.dhcp.server("br100").unwrap();
+    lab.dhcp.dies("br100");
+    lab.host.keep().await;
+    let after = lab.dhcp.server("br100").unwrap();
+    assert!(after.settings.is_some() && after.settings == before.settings);
+    assert_eq!(after.hosts, before.hosts);
+}
+
+#[tokio::test]
 async fn a_network_that_is_gone_leaves_nothing_behind_even_if_we_were_away() {
     for away in [false, true] {
         let mut lab = Lab::new().await;
