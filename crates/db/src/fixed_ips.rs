@@ -84,6 +84,26 @@ pub async fn take(
     instances.iter().zip(&free).map(|(instance, row)| Ok((*instance, row.parse("address")?))).collect()
 }
 
+/// Takes the one address that a network keeps for its VPN, for the instance that is the VPN: false when another has it, or
+/// had it until a moment ago. It stays reserved, so nobody else gets it afterwards either.
+///
+/// Call it inside the transaction that stores the instance: the scheduler then finds that it has an address.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn take_kept(
+    conn: &mut Conn,
+    network: NetworkId,
+    address: Ipv4Addr,
+    instance: InstanceId,
+) -> Result<bool, DbError> {
+    if conn.execute(TAKE_KEPT, &[instance.into(), network.into(), address.into()]).await? == 0 {
+        return Ok(false);
+    }
+    touch_members_of(conn, &[instance]).await?;
+    Ok(true)
+}
+
 async fn hold(conn: &mut Conn, instances: &[InstanceId], rows: &[Row]) -> Result<(), DbError> {
     let mut cases = String::new();
     let mut args: Vec<Value> = Vec::new();
@@ -249,6 +269,9 @@ const LIST: &str = concat!(list!(), " order by f.id");
 const LIST_OF: &str = concat!(list!(), " and f.network_id = ? order by f.id");
 pub(crate) const FREE: &str = concat!(free!(), "{skip_locked}");
 pub(crate) const FREE_WAITING: &str = concat!(free!(), "{for_update}");
+const TAKE_KEPT: &str = "update fixed_ips set instance_id = ?, allocated = true, leased = false, free_after = null, \
+     updated_at = {now} where network_id = ? and address = ? and reserved = true and instance_id is null \
+     and host is null and deleted = false and (free_after is null or free_after <= {now})";
 pub(crate) const OF_INSTANCE: &str =
     "select id, address, network_id from fixed_ips where instance_id = ? and deleted = false";
 pub(crate) const BY_ADDRESS: &str = "select f.instance_id, f.network_id from fixed_ips f join instances i on i.id = f.instance_id \

@@ -136,7 +136,7 @@ fn sum(batch: &[&Due]) -> Demand {
 }
 
 /// Takes an address from its project's network for each instance that has none, and returns those networks. One that
-/// was on another host before keeps its own.
+/// was on another host before keeps its own, and a VPN has the one that its network keeps for it.
 async fn addresses(conn: &mut Conn, batch: &[&Due]) -> Result<Vec<Network>, PlaceError> {
     // In the order of projects, so that two who take from several networks do not wait for each other in a circle.
     let mut projects: BTreeMap<&ProjectId, Vec<InstanceId>> = BTreeMap::new();

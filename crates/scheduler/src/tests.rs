@@ -164,6 +164,33 @@ async fn who_finds_no_room_is_told_so_and_holds_nothing() {
 }
 
 #[tokio::test]
+async fn a_vpn_keeps_the_reserved_address_it_was_launched_with_and_gives_it_back() {
+    let db = dev::sqlite().await;
+    let mut world = World::new(&db);
+    let network = fixtures::flat_network(&db, 28).await;
+    let kept = "10.0.0.2".parse().unwrap();
+    fixed_ips::reserve(&mut db.write().await.unwrap(), kept, true).await.unwrap();
+    let ids = world.launch(3, |_| {}).await;
+    for (instance, address) in [(ids[1], kept), (ids[2], "10.0.0.1".parse().unwrap())] {
+        let took = transaction!(db, |tx| { fixed_ips::take_kept(tx, network, address, instance).await });
+        assert!(took.unwrap(), "{address}");
+    }
+    fixtures::node(&db, &fixtures::name("h1"), 2).await;
+    world.start(QUICK).await;
+    world.settled().await;
+    expect![[r#"
+        pending building h1 10.0.0.3
+        pending building h1 10.0.0.2
+        error - - - Server.InsufficientInstanceCapacity: No host has room for m1.tiny: 512 MiB of memory, 1 vcpus, 0 GiB of disk.
+    "#]]
+    .assert_eq(&world.shown(&ids).await);
+    assert_eq!(world.findings().await, []);
+    let all = fixed_ips::list(&mut db.read().await.unwrap(), Some(network)).await.unwrap();
+    assert!(all[1].reserved && all[1].holder.is_none(), "what was never placed gave it back: {:?}", all[1]);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_zone_or_host_that_was_asked_for_is_kept() {
     check(
         1,

@@ -141,7 +141,7 @@ pub async fn due_on_host(conn: &mut Conn, host: &HostName, limit: u32) -> Result
 pub struct Due {
     /// The instance.
     pub instance: Instance,
-    /// Whether it has an address already, which it keeps: it was on another host before.
+    /// Whether it has an address already, which it keeps: it was on another host before, or is a VPN.
     pub has_address: bool,
 }
 

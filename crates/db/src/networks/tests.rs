@@ -298,3 +298,36 @@ async fn the_networks_of_a_hosts_guests_are_those_where_they_have_addresses() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_address_kept_for_a_vpn_goes_to_that_one_instance_and_comes_back() {
+    dev::each(async |db: &Db| {
+        let plan = vlan(100, "10.0.0.0/28");
+        let kept = plan.vpn_private_address.unwrap();
+        let id = fixtures::network(db, plan).await;
+        let ids = fixtures::launch(db, &fixtures::name("acme"), 4).await;
+        let take = async |instance| transaction!(db, |tx| { fixed_ips::take_kept(tx, id, kept, instance).await });
+        let (one, other) = (ids[0], ids[1]);
+        let (one, other) = tokio::join!(take(one), take(other));
+        let got = (one.unwrap(), other.unwrap());
+        assert!(got.0 != got.1, "one of two at once: {got:?}");
+        let vpn = ids[usize::from(got.1)];
+        let due = instances::due_of(&mut db.read().await.unwrap(), &ids).await.unwrap();
+        let with: Vec<_> = due.iter().filter(|due| due.has_address).map(|due| due.instance.id).collect();
+        assert_eq!(with, [vpn]);
+        let others: Vec<_> = ids.iter().copied().filter(|instance| *instance != vpn).collect();
+        let taken = transaction!(db, |tx| { fixed_ips::take(tx, id, &others).await }).unwrap();
+        assert!(taken.iter().all(|(_, address)| *address != kept), "{taken:?}");
+        let released = transaction!(db, |tx| { fixed_ips::release(tx, vpn, 120).await }).unwrap();
+        assert_eq!(released, Some((kept, id)));
+        let row = async || fixed_ips::list(&mut db.read().await.unwrap(), Some(id)).await.unwrap()[2].clone();
+        assert!(row().await.reserved && row().await.holder.is_none());
+        assert!(!take(vpn).await.unwrap(), "it rests");
+        db.write().await.unwrap().execute("update fixed_ips set free_after = {now-?}", &[1.into()]).await.unwrap();
+        assert!(take(vpn).await.unwrap());
+        let free = "10.0.0.9".parse().unwrap();
+        let taken = transaction!(db, |tx| { fixed_ips::take_kept(tx, id, free, vpn).await });
+        assert!(!taken.unwrap(), "one that anybody may have is not kept for a VPN");
+    })
+    .await;
+}
