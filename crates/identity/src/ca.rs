@@ -129,6 +129,31 @@ impl Authority {
     /// [`CaError::BadSubject`] when the subject has a part that is not known; else when a file
     /// cannot be written or a library fails.
     pub fn issue(&self, subject: &str, now: OffsetDateTime) -> Result<UserCertificate, CaError> {
+        self.sign(subject, ExtendedKeyUsagePurpose::ClientAuth, now)
+    }
+
+    /// The same for a server that users of this authority believe: a project's VPN.
+    ///
+    /// # Errors
+    /// As [`issue`](Self::issue).
+    pub fn issue_server(&self, subject: &str, now: OffsetDateTime) -> Result<UserCertificate, CaError> {
+        self.sign(subject, ExtendedKeyUsagePurpose::ServerAuth, now)
+    }
+
+    /// The list of revoked certificates, as it is now.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn revoked_pem(&self) -> Result<String, CaError> {
+        Ok(files::read(&self.crl)?)
+    }
+
+    fn sign(
+        &self,
+        subject: &str,
+        purpose: ExtendedKeyUsagePurpose,
+        now: OffsetDateTime,
+    ) -> Result<UserCertificate, CaError> {
         let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = parse_subject(subject)?;
@@ -138,7 +163,7 @@ impl Authority {
         params.not_after = now + USER_LIFE;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![purpose];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(&key, &self.issuer)?;
         let text = format!(

@@ -1,8 +1,10 @@
 //! What a user is given: the `novarc` to source, and the zip with keys and certificates.
 
 use std::io::{Cursor, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
@@ -154,10 +156,40 @@ pub fn credentials_zip(
         entries.push((names.vpn.clone(), text, 0o644));
     }
     entries.push((names.ca.clone(), ca_pem, 0o644));
+    pack(entries, CompressionMethod::Stored)
+}
 
+/// What an instance that is a project's VPN is given as user data: a zip of its script, keys and certificates, in base64,
+/// which the guest decodes. Clients of the API would see base64 of that.
+///
+/// # Errors
+/// [`ZipError`] when the entries do not fit a zip, which takes gigabytes.
+pub fn vpn_user_data(
+    script: &str,
+    server: &UserCertificate,
+    ca_pem: &str,
+    revoked_pem: &str,
+) -> Result<Vec<u8>, ZipError> {
+    let entries = [
+        ("autorun.sh", script, 0o755),
+        ("crl.pem", revoked_pem, 0o644),
+        ("server.key", server.key_pem.expose(), 0o600),
+        ("ca.crt", ca_pem, 0o644),
+        ("server.crt", &server.certificate_pem, 0o644),
+    ];
+    let entries = entries.map(|(name, content, mode)| (name.to_owned(), content, mode));
+    let zip = pack(entries, CompressionMethod::Deflated)?;
+    Ok(STANDARD.encode(zip).into_bytes())
+}
+
+/// Makes a zip of names, contents and modes.
+fn pack<'a>(
+    entries: impl IntoIterator<Item = (String, &'a str, u32)>,
+    method: CompressionMethod,
+) -> Result<Vec<u8>, ZipError> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content, mode) in entries {
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).unix_permissions(mode);
+        let options = SimpleFileOptions::default().compression_method(method).unix_permissions(mode);
         zip.start_file(name, options)?;
         zip.write_all(content.as_bytes()).map_err(zip::result::ZipError::Io)?;
     }
@@ -170,6 +202,19 @@ pub fn credentials_zip(
 /// [`FileError`] when the folder is missing or may not be written.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError> {
     files::replace(path, 0o600, content)
+}
+
+/// The same in a folder of which it and the one above it are made where they are missing, for the owner alone.
+///
+/// # Errors
+/// [`FileError`] when a folder cannot be made or may not be written.
+pub fn write_private_below(root: &Path, folder: &str, name: &str, content: &[u8]) -> Result<PathBuf, FileError> {
+    let folder = root.join(folder);
+    files::ensure_folder(root, 0o700)?;
+    files::ensure_folder(&folder, 0o700)?;
+    let path = folder.join(name);
+    files::replace(&path, 0o600, content)?;
+    Ok(path)
 }
 
 /// The zip could not be packed.

@@ -14,7 +14,10 @@ mod secret_box;
 
 pub use access::{AccessKey, BadKeyText, RandomError, Secret, generate_secret_key, parse_secret_key};
 pub use ca::{Authority, CaError, CaFiles, Revoked, UserCertificate, fill_subject};
-pub use credentials::{Credentials, Endpoint, VpnClient, ZipError, ZipNames, credentials_zip, novarc, write_private};
+pub use credentials::{
+    Credentials, Endpoint, VpnClient, ZipError, ZipNames, credentials_zip, novarc, vpn_user_data, write_private,
+    write_private_below,
+};
 pub use files::FileError;
 pub use key_pair::{ImportedKey, KeyKind, KeyPairError, NewKeyPair, create_key_pair, import_public_key};
 pub use secret_box::{SecretBox, SecretBoxError};

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use expect_test::expect;
 
-use super::{Credentials, Endpoint, VpnClient, ZipNames, credentials_zip, novarc, quote};
+use super::{
+    Credentials, Endpoint, VpnClient, ZipNames, credentials_zip, novarc, quote, vpn_user_data, write_private_below,
+};
 use crate::{AccessKey, Secret, UserCertificate};
 
 fn endpoint(port: u16, path: &str) -> Endpoint {
@@ -127,4 +129,54 @@ fn the_zip_has_the_old_entries_in_the_old_order() {
 #[test]
 fn nothing_in_a_name_is_read_by_the_shell() {
     assert_eq!(quote(r#"a"b$c`d\e"#), r#""a\"b\$c\`d\\e""#);
+}
+
+/// The judge of the certificate is openssl, as in the tests of the authority.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test asks openssl, which production code never runs")]
+fn a_vpn_gets_its_files_and_a_certificate_of_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = time::macros::datetime!(2026-02-03 04:05:06 UTC);
+    let ca = crate::Authority::open_or_create(&crate::CaFiles::in_folder(folder.path()), now).unwrap();
+    let server = ca.issue_server("/C=US/CN=project-vpn-moon", now).unwrap();
+    let revoked = ca.revoked_pem().unwrap();
+    let data = vpn_user_data("#!/bin/sh\nexit 0\n", &server, ca.certificate_pem(), &revoked).unwrap();
+    assert!(data.len() < 12_000, "user data may have 16384 bytes: {}", data.len());
+    let zip = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
+    let mut zip = zip::ZipArchive::new(std::io::Cursor::new(zip)).unwrap();
+    let mut modes = Vec::new();
+    for n in 0..zip.len() {
+        let mut entry = zip.by_index(n).unwrap();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        let name = entry.name().unwrap().to_string();
+        std::fs::write(folder.path().join(&name), &text).unwrap();
+        modes.push(format!("{name} {:o}", entry.unix_mode().unwrap() & 0o777));
+    }
+    assert_eq!(modes, ["autorun.sh 755", "crl.pem 644", "server.key 600", "ca.crt 644", "server.crt 644"]);
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(read("autorun.sh"), "#!/bin/sh\nexit 0\n");
+    assert_eq!((read("server.key").as_str(), read("crl.pem")), (server.key_pem.expose(), revoked));
+    let at = now.unix_timestamp().to_string();
+    let verified = |purpose: &str| {
+        let args = ["verify", "-attime", &at, "-purpose", purpose, "-crl_check", "-CRLfile", "crl.pem"];
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(args).args(["-CAfile", "ca.crt", "server.crt"]).current_dir(folder.path());
+        openssl.output().unwrap().status.success()
+    };
+    assert!(verified("sslserver") && !verified("sslclient"));
+}
+
+#[test]
+fn a_private_file_is_written_below_folders_that_are_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("keys");
+    for content in [b"one", b"two"] {
+        let path = write_private_below(&root, "joe", "k.pem", content).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+        for (path, mode) in [(path, 0o600), (root.join("joe"), 0o700), (root.clone(), 0o700)] {
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, mode, "{}", path.display());
+        }
+    }
 }
