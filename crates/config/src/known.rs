@@ -32,11 +32,11 @@ const FORMER_SWITCHES: &[&str] = &[
 const FORMER_VALUES: &[&str] = &[
     "ajax_console_idle_timeout", "ajax_console_proxy_port", "ajax_console_proxy_topic", "ajax_console_proxy_url",
     "ajaxterm_portrange", "aoe_eth_dev", "api_paste_config", "api_port", "auth_driver", "auth_token_ttl",
-    "aws_access_key_id", "aws_secret_access_key", "blades_per_shelf", "block_size", "boot_script_template",
+    "aws_access_key_id", "aws_secret_access_key", "blades_per_shelf", "block_size",
     "bridge_dev", "cloudpipe_start_port", "compute_driver", "compute_manager", "compute_topic", "console_host",
     "console_manager", "console_topic", "credentials_template", "crl_file", "db_backend", "db_driver",
-    "default_image", "default_kernel", "default_log_levels", "default_project", "default_ramdisk", "dmz_mask",
-    "dmz_net", "dnsmasq_interface", "firewall_driver", "gid", "glance_host", "glance_port", "glance_teller_address",
+    "default_image", "default_kernel", "default_log_levels", "default_project", "default_ramdisk",
+    "dnsmasq_interface", "firewall_driver", "gid", "glance_host", "glance_port", "glance_teller_address",
     "glance_teller_port", "glance_parallax_address", "glance_parallax_port", "image_decryption_dir",
     "image_service", "injected_network_template", "input_chain", "instance_name_template", "iscsi_ip_prefix",
     "iscsi_num_targets", "iscsi_target_prefix", "ldap_cloudadmin", "ldap_developer", "ldap_itsec",
@@ -55,7 +55,7 @@ const FORMER_VALUES: &[&str] = &[
     "scheduler_topic", "sqlite_db", "storage_availability_zone", "timeout_nbd", "uid", "vnc_token_ttl",
     "vncproxy_host", "vncproxy_port", "vncproxy_topic", "vncproxy_url", "vncproxy_wwwroot", "vncserver_host",
     "volume_driver", "volume_group", "volume_manager", "volume_name_template", "volume_topic",
-    "vpn_client_template", "vpn_key_suffix", "working_directory", "zone_capabilities", "zone_db_check_interval",
+    "vpn_client_template", "working_directory", "zone_capabilities", "zone_db_check_interval",
     "zone_failures_to_offline", "zone_name",
 ];
 

@@ -9,6 +9,7 @@ mod hosts;
 mod images;
 mod multi_host;
 mod networks;
+mod vpn;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `nova-manage vpn …`: where the VPNs of projects are reached. There is no cloudpipe image to run one from.
+//! `nova-manage vpn …`: the VPNs of projects, run from an image of the administrator's, and where they are reached.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -15,7 +15,10 @@ use crate::context::{Context, given, parse};
 use crate::output::{List, Output, python, shown};
 use crate::project;
 
-const COLUMNS: [&str; 4] = ["project", "ip:port", "private_ip", "state"];
+mod run;
+mod script;
+
+const COLUMNS: [&str; 5] = ["project", "ip:port", "private_ip", "state", "instance"];
 /// How long a VPN has to answer; old Nova gave it 50 ms.
 const ANSWER: Duration = Duration::from_millis(250);
 
@@ -28,7 +31,7 @@ pub(crate) enum Action {
         #[command(flatten)]
         output: Output,
     },
-    /// Refused: there is no VPN image to run
+    /// Run the VPN of a project, from the image of --vpn_image_id
     Run {
         /// The project
         project_id: String,
@@ -49,11 +52,8 @@ impl Action {
         match self {
             Self::List { project, output } => list(cx, given(project.as_ref()), output).await,
             Self::Run { project_id } => {
-                let project = project::existing(cx, &parse(&project_id)?).await?.id;
-                bail!(
-                    "there is no VPN image to run for {project}: cloudpipe is not part of this Nova; run a VPN server of \
-                     your own, and set where it is reached with nova-manage vpn change"
-                )
+                let project = project::existing(cx, &parse(&project_id)?).await?;
+                run::run(cx, &project).await
             }
             Self::Change { project_id, ip, port } => change(cx, &project_id, &ip, &port).await,
         }
@@ -72,29 +72,33 @@ async fn list(cx: &mut Context<'_, '_>, only: Option<&str>, output: Output) -> a
         rows.push(row(cx, &project.id, vpn).await?);
     }
     let list = List { columns: COLUMNS, rows };
-    let heading = format!("{:<12}\t{:<20}\t{:<20}\t{}", COLUMNS[0], COLUMNS[1], COLUMNS[2], COLUMNS[3]);
-    Ok(output.write(cx, list, Some(heading), |[project, place, private, state]| {
+    let heading = format!("{:<12}\t{:<20}\t{:<20}\t{}\t{}", COLUMNS[0], COLUMNS[1], COLUMNS[2], COLUMNS[3], COLUMNS[4]);
+    Ok(output.write(cx, list, Some(heading), |[project, place, private, state, instance]| {
         // Old Nova ended the line early where a project runs no VPN.
-        let rest =
-            if private.is_null() { "None".to_owned() } else { format!("{:<20}\t{}", python(private), python(state)) };
+        let rest = if private.is_null() {
+            "None".to_owned()
+        } else {
+            format!("{:<20}\t{}\t{}", python(private), python(state), python(instance))
+        };
         format!("{:<12}\t{:<20}\t{rest}", python(project), python(place))
     })?)
 }
 
-async fn row(cx: &Context<'_, '_>, project: &ProjectId, vpn: Option<&Vpn>) -> anyhow::Result<[Value; 4]> {
+async fn row(cx: &Context<'_, '_>, project: &ProjectId, vpn: Option<&Vpn>) -> anyhow::Result<[Value; 5]> {
     let (address, port) = (vpn.and_then(|v| v.address), vpn.and_then(|v| v.port));
     let place = format!("{}:{}", python(&shown(address)), python(&shown(port)));
     let private = vpn.and_then(|v| v.private_address);
-    let runs = match private {
-        Some(private) => fixed_ips::by_address(&mut cx.db.read().await?, private).await?.is_some(),
-        None => false,
+    let instance = match private {
+        Some(private) => fixed_ips::by_address(&mut cx.db.read().await?, private).await?.map(|(instance, _)| instance),
+        None => None,
     };
     // One that an administrator set up has an address, and no instance.
     let state = match (address, port) {
         (Some(address), Some(port)) => Some(if answers((address, port).into()).await { "up" } else { "down" }),
-        _ => runs.then_some("down"),
+        _ => instance.is_some().then_some("down"),
     };
-    Ok([shown(Some(project)), place.into(), shown(private.filter(|_| state.is_some())), shown(state)])
+    let private = shown(private.filter(|_| state.is_some()));
+    Ok([shown(Some(project)), place.into(), private, shown(state), shown(instance)])
 }
 
 /// Says hello as an OpenVPN client does, and whether a server said hello to that very client.

@@ -10,9 +10,6 @@ use serde::Serialize;
 
 use crate::{actions::Action, caller::Caller, cloud::Cloud, error::Error};
 
-/// Ends the names of the key pairs that Nova makes for its VPN instances; only administrators make and see them.
-const RESERVED_SUFFIX: &str = "-vpn";
-
 /// Makes a key pair and hands out its private half, which is kept nowhere.
 pub(crate) struct CreateKeyPair {
     name: KeyName,
@@ -39,7 +36,7 @@ impl Action for CreateKeyPair {
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<CreateKeyPairResponse, Error> {
         let Self { name, kind } = self;
-        refuse_reserved(caller, &name)?;
+        refuse_reserved(caller, cloud, &name)?;
         // Making one takes a processor a while, so a taken name is refused first; the row still decides.
         if key_pairs::get(&mut cloud.db.read().await?, &caller.user, &name).await?.is_some() {
             return Err(Error::KeyPairExists(name));
@@ -79,7 +76,7 @@ impl Action for ImportKeyPair {
     }
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<ImportKeyPairResponse, Error> {
-        refuse_reserved(caller, &self.name)?;
+        refuse_reserved(caller, cloud, &self.name)?;
         let key = import_public_key(&self.material).map_err(|error| match error {
             KeyPairError::BadMaterial(why) => Error::BadKeyMaterial(why),
             error => Error::KeyPair(error),
@@ -140,7 +137,7 @@ impl Action for DescribeKeyPairs {
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<DescribeKeyPairsResponse, Error> {
         let mut pairs =
             describe!(cloud.db, &caller.names(), |conn| -> Error { Ok(key_pairs::list(conn, &caller.user).await?) })?;
-        pairs.retain(|pair| caller.is_admin || !is_reserved(&pair.name));
+        pairs.retain(|pair| caller.is_admin || !is_reserved(cloud, &pair.name));
         if let Some(unknown) = self.names.iter().find(|name| !pairs.iter().any(|pair| pair.name == **name)) {
             return Err(Error::NoSuchKeyPair(unknown.to_string()));
         }
@@ -198,13 +195,15 @@ fn item(pair: KeyPair, with_public_key: bool) -> KeyPairItem {
     }
 }
 
-fn is_reserved(name: &KeyName) -> bool {
-    name.as_str().ends_with(RESERVED_SUFFIX)
+/// Key pairs of projects' VPNs, which only administrators make and see.
+fn is_reserved(cloud: &Cloud, name: &KeyName) -> bool {
+    let suffix = &cloud.config.api.vpn_key_suffix;
+    !suffix.is_empty() && name.as_str().ends_with(suffix)
 }
 
 /// Who could not see a key pair afterwards may not make it.
-fn refuse_reserved(caller: &Caller, name: &KeyName) -> Result<(), Error> {
-    if is_reserved(name) && !caller.is_admin { Err(Error::ReservedKeyName(name.clone())) } else { Ok(()) }
+fn refuse_reserved(caller: &Caller, cloud: &Cloud, name: &KeyName) -> Result<(), Error> {
+    if is_reserved(cloud, name) && !caller.is_admin { Err(Error::ReservedKeyName(name.clone())) } else { Ok(()) }
 }
 
 /// Writes the row, whose unique name decides between two requests at once.

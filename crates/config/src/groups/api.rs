@@ -30,8 +30,10 @@ flags! {
         default_instance_type: String = "m1.small",
         /// Kernel id that means an image boots by itself.
         null_kernel: String = "nokernel",
-        /// Image of the VPN instances of projects.
-        vpn_image_id: String = "ami-cloudpipe",
+        /// Machine image with an OpenVPN server, for the VPNs of projects [default: there is none].
+        vpn_image_id: Option<String> = "",
+        /// Ends the names of the key pairs and security groups of these VPNs.
+        vpn_key_suffix: String = "-vpn",
         /// Instances that a project may have.
         quota_instances: u32 = "10",
         /// Virtual processors that a project may have.

@@ -66,6 +66,12 @@ flags! {
         vpn_start: u16 = "1000",
         /// Addresses at the end of each network that are kept for VPN clients.
         cnt_vpn_clients: u32 = "0",
+        /// Script that sets a VPN's instance up [default: one of our own].
+        boot_script_template: Option<PathBuf> = "",
+        /// Range that clients of a VPN also reach through it; empty for none.
+        dmz_net: Option<Ipv4Addr> = "10.0.0.0",
+        /// Netmask of that range.
+        dmz_mask: Ipv4Addr = "255.255.255.0",
         /// Accepted for old flag files: an address is kept back for --dhcp_lease_time when its instance is gone.
         fixed_ip_disassociate_timeout: Duration = "600",
     }

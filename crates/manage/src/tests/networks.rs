@@ -220,22 +220,16 @@ async fn addresses_are_listed_as_cactus_did_and_kept_back() {
 async fn vpns_are_listed_as_bexar_did_and_moved() {
     let lab = Lab::new();
     let _db = with_vlans(&lab).await;
-    expect![["project     \tip:port             \tprivate_ip          \tstate\nmars        \tNone:None           \tNone\nmoon        \tNone:1000           \tNone\n"]]
+    expect![["project     \tip:port             \tprivate_ip          \tstate\tinstance\nmars        \tNone:None           \tNone\nmoon        \tNone:1000           \tNone\n"]]
         .assert_eq(&lab.ok("vpn list").await);
     lab.ok("vpn change moon 127.0.0.1 1").await;
-    expect![["project     \tip:port             \tprivate_ip          \tstate\nmoon        \t127.0.0.1:1         \t10.0.0.2            \tdown\n"]]
+    expect![["project     \tip:port             \tprivate_ip          \tstate\tinstance\nmoon        \t127.0.0.1:1         \t10.0.0.2            \tdown\tNone\n"]]
         .assert_eq(&lab.ok("vpn list moon").await);
     for (command, line) in [
         ("vpn change moon 127.0.0.1 0", expect![[r#"the port must be a number from 1 to 65535, not "0""#]]),
         (
             "vpn change mars 127.0.0.1 9",
             expect!["mars has no network of its own; nova-manage network modify RANGE --project mars gives it one"],
-        ),
-        (
-            "vpn run moon",
-            expect![
-                "there is no VPN image to run for moon: cloudpipe is not part of this Nova; run a VPN server of your own, and set where it is reached with nova-manage vpn change"
-            ],
         ),
     ] {
         line.assert_eq(&lab.refused(command).await);
