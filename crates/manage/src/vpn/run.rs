@@ -152,7 +152,7 @@ async fn user_data(cx: &Context<'_, '_>, project: &Project) -> anyhow::Result<Ve
     if cx.config.identity.use_project_ca {
         bail!("--use_project_ca is not supported; remove it, and the VPN gets a certificate of the cloud's authority");
     }
-    let script = script(cx)?;
+    let script = script(cx, &project.id)?;
     let now = cx.surface.clock.now();
     let authority = Authority::open_or_create(&cx.ca_files(), now)?;
     let form = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");

@@ -2,6 +2,8 @@
 
 use anyhow::{Context as _, bail};
 
+use nova_types::ProjectId;
+
 use crate::context::Context;
 
 /// The template where `--boot_script_template` names no other.
@@ -11,13 +13,21 @@ const OURS: &str = include_str!("autorun.template");
 const MOST: u64 = 64 * 1024;
 
 /// Reads the template and puts in what the flags say.
-pub(super) fn script(cx: &Context<'_, '_>) -> anyhow::Result<String> {
+pub(super) fn script(cx: &Context<'_, '_>, project: &ProjectId) -> anyhow::Result<String> {
     let (network, endpoint) = (&cx.config.network, &cx.config.endpoint);
+    let cn_prefix = match cn_prefix(&cx.config.identity.user_cert_subject, project) {
+        None if network.boot_script_template.is_none() => bail!(
+            "the CN of --user_cert_subject does not begin with the project, by which a VPN knows its users; give a \
+             --boot_script_template of your own"
+        ),
+        prefix => prefix.unwrap_or_default(),
+    };
     let values = [
         ("cc_dmz", endpoint.ec2_dmz_host.clone()),
         ("cc_port", endpoint.ec2_port.to_string()),
         ("dmz_net", network.dmz_net.map_or_else(String::new, |net| net.to_string())),
         ("dmz_mask", network.dmz_mask.to_string()),
+        ("cn_prefix", cn_prefix),
         ("num_vpn", network.cnt_vpn_clients.to_string()),
     ];
     let Some(path) = &network.boot_script_template else { return fill(OURS, &values) };
@@ -27,6 +37,15 @@ pub(super) fn script(cx: &Context<'_, '_>) -> anyhow::Result<String> {
     }
     let template = std::fs::read_to_string(path).with_context(reading)?;
     fill(&template, &values).with_context(|| format!("the --boot_script_template {} is no template", path.display()))
+}
+
+/// How the CN of a certificate of a project's user begins. One authority signs those of all projects.
+fn cn_prefix(user_subject: &str, project: &ProjectId) -> Option<String> {
+    let (before, cn) = user_subject.split_once("/CN=")?;
+    let (start, rest) = cn.split_once("%s")?;
+    let (end, _) = rest.split_once("%s")?;
+    let tells = !before.contains("%s") && !end.is_empty() && !start.contains('/') && !end.contains('/');
+    tells.then(|| format!("{start}{project}{end}"))
 }
 
 fn fill(template: &str, values: &[(&str, String)]) -> anyhow::Result<String> {
@@ -59,7 +78,7 @@ fn fill(template: &str, values: &[(&str, String)]) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{OURS, fill};
+    use super::{OURS, cn_prefix, fill};
 
     #[test]
     fn a_template_is_filled_as_old_nova_did() {
@@ -74,11 +93,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn users_of_a_project_are_known_by_their_certificates() {
+        let moon = "moon".parse().unwrap();
+        for (subject, prefix) in [
+            ("/C=US/OU=NovaDev/CN=%s-%s-%s", Some("moon-")),
+            ("/C=US/CN=at.%s.%s/O=x", Some("at.moon.")),
+            ("/C=US/CN=%s", None),
+            ("/C=US/CN=%s%s", None),
+            ("/O=%s/CN=%s-%s", None),
+            ("/CN=all/OU=%s-%s", None),
+            ("/C=US", None),
+        ] {
+            assert_eq!(cn_prefix(subject, &moon).as_deref(), prefix, "{subject}");
+        }
+    }
+
     /// The shell that is to run it judges it.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "a test asks the shell, which production code never runs")]
     fn our_own_script_is_one() {
-        let values = ["cc_dmz", "cc_port", "dmz_net", "dmz_mask", "num_vpn"].map(|name| (name, "0".to_owned()));
+        let values =
+            ["cc_dmz", "cc_port", "dmz_net", "dmz_mask", "cn_prefix", "num_vpn"].map(|name| (name, "0".to_owned()));
         let filled = fill(OURS, &values).unwrap();
         assert!(filled.contains("range=$(ip -4 route") && !filled.contains("$$"), "{filled}");
         let folder = tempfile::tempdir().unwrap();
