@@ -103,7 +103,7 @@ impl NetworkHost {
             learned => {
                 // Who cannot reach the other hosts has no use for their silence.
                 if learned.is_ok() {
-                    self.take_over(&mut rows).await?;
+                    self.take_over(&all, &mut rows).await?;
                 }
                 self.complain("the way to other hosts", learned.err().map(|error| chain(&error).to_string()));
             }

@@ -107,3 +107,20 @@ async fn a_network_without_a_free_address_keeps_nobody_else_waiting() {
     assert_eq!(own(&lab).await, ["node1 192.168.0.9"]);
     assert!(lab.host.complaints.is_empty());
 }
+
+#[tokio::test]
+async fn a_host_whose_own_address_somebody_else_has_says_so_once() {
+    let (mut lab, network) = lab().await;
+    let (id, ..) = lab.launch(network, 1).await;
+    place(&lab, id, "node1").await;
+    let neighbours = Arc::new(FakeNeighbours::default());
+    neighbours.answer(Ipv4Addr::new(192, 168, 0, 3), Some(Mac::from([6, 0x6e, 0, 0, 0, 2])));
+    lab.host.machine.neighbours = neighbours;
+    // It has been here long enough to take over what others had.
+    lab.host.settings.lease_seconds = 0;
+    lab.host.turn().await.unwrap();
+    assert!(lab.host.entry.keeps_out("br100") && lab.dhcp.server("br100").is_none());
+    let all = networks::list(&mut lab.db.read().await.unwrap()).await.unwrap();
+    lab.host.take_over(&all, &mut Vec::new()).await.unwrap();
+    assert!(lab.host.entry.keeps_out("br100"), "nothing is over");
+}
