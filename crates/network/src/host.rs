@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
 use nova_db::services::Addresses;
 use nova_db::{Db, fixed_ips, networks, transaction};
 use nova_link::carrier::{Carrier, remove_unused};
@@ -331,7 +332,11 @@ impl NetworkHost {
             let links = self.machine.links.list().await?;
             let all = networks::list(&mut self.db.read().await?).await?;
             // One that no row names may be another cloud's: nova-manage check tells of it.
-            let has = |link: &Link, network: &Network| link.addresses.iter().any(|at| at.addr() == network.gateway);
+            // Where each host is a router, its address may be another's by now.
+            let has = |link: &Link, network: &Network| {
+                let own = |at: &Ipv4Net| network.multi_host && at.trunc() == network.cidr;
+                link.addresses.iter().any(|at| at.addr() == network.gateway || own(at))
+            };
             let served = |link: &Link| all.iter().any(|network| network.bridge == link.name && has(link, network));
             let bridges = links.into_iter().filter(|link| link.ours && link.kind == LinkKind::Bridge);
             known.extend(bridges.filter(served).map(|link| link.name));
