@@ -123,8 +123,9 @@ impl NetworkHost {
             self.entry.say(&served.bridge.name, answer.as_ref().err());
         }
         let (admitted, kept): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, answer)| answer.is_ok());
-        let kept = |id: &NetworkId| kept.iter().any(|(served, _)| served.id == *id);
-        let free: Vec<NetworkId> = abandoned.iter().map(|row| row.id).filter(|id| !kept(id)).collect();
+        // A second network on a bridge goes with the first: one host serves what is on it.
+        let kept = |row: &&Network| kept.iter().any(|(served, _)| served.bridge.name == row.bridge);
+        let free: Vec<NetworkId> = abandoned.iter().filter(|row| !kept(row)).map(|row| row.id).collect();
         if free.is_empty() {
             return Ok(());
         }
