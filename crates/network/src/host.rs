@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
 use nova_db::services::Addresses;
 use nova_db::{Db, fixed_ips, networks, transaction};
 use nova_link::carrier::{Carrier, remove_unused};
-use nova_link::dnsmasq::Server;
+use nova_link::dnsmasq::{DhcpNetwork, Server};
 use nova_link::gateway::Gateway;
 use nova_link::links::{Link, LinkKind};
 use nova_service::chain;
@@ -35,6 +36,8 @@ pub(crate) struct NetworkHost {
     settings: Settings,
     db: Db,
     machine: Machine,
+    /// The DHCP servers that run as they should, as far as is known; none of a network that is being left.
+    running: BTreeMap<String, DhcpNetwork>,
     served: BTreeMap<String, Served>,
     /// Whether that is all: a former process may have served others, and not come to the end of leaving them.
     complete: bool,
@@ -67,6 +70,7 @@ impl NetworkHost {
             settings,
             db,
             machine,
+            running: BTreeMap::new(),
             served: BTreeMap::new(),
             complete: false,
             began: Instant::now(),
@@ -103,7 +107,7 @@ impl NetworkHost {
             learned => {
                 // Who cannot reach the other hosts has no use for their silence.
                 if learned.is_ok() {
-                    self.take_over(&mut rows).await?;
+                    self.take_over(&all, &mut rows).await?;
                 }
                 self.complain("the way to other hosts", learned.err().map(|error| chain(&error).to_string()));
             }
@@ -143,8 +147,8 @@ impl NetworkHost {
 
     /// Starts DHCP servers that ended as they were: for while the database cannot be asked how they should be.
     pub(crate) async fn keep(&mut self) {
-        for (bridge, served) in self.served.clone() {
-            match self.machine.dhcp.ensure(&served.dhcp).await {
+        for (bridge, server) in self.running.clone() {
+            match self.machine.dhcp.ensure(&server).await {
                 Ok(Server::Running) => {}
                 Ok(_) => info!(bridge, "The DHCP server of {bridge} had ended; it runs as before."),
                 Err(error) => self.complain(&bridge, Some(chain(&error).to_string())),
@@ -231,6 +235,7 @@ impl NetworkHost {
                 self.told.forget(served.id);
             }
         }
+        self.running.insert(bridge.clone(), served.dhcp.clone());
         Ok(())
     }
 
@@ -296,6 +301,7 @@ impl NetworkHost {
     /// Stops serving what is no longer ours: the server first, for two on a network would answer guests differently. What
     /// cannot be left now is left later. Returns whether anything was left.
     async fn leave(&mut self, plan: &Plan) -> bool {
+        self.running.retain(|bridge, _| plan.served.contains_key(bridge));
         let known = match self.known().await {
             Ok(known) => known,
             Err(error) => {
@@ -326,7 +332,11 @@ impl NetworkHost {
             let links = self.machine.links.list().await?;
             let all = networks::list(&mut self.db.read().await?).await?;
             // One that no row names may be another cloud's: nova-manage check tells of it.
-            let has = |link: &Link, network: &Network| link.addresses.iter().any(|at| at.addr() == network.gateway);
+            // Where each host is a router, its address may be another's by now.
+            let has = |link: &Link, network: &Network| {
+                let own = |at: &Ipv4Net| network.multi_host && at.trunc() == network.cidr;
+                link.addresses.iter().any(|at| at.addr() == network.gateway || own(at))
+            };
             let served = |link: &Link| all.iter().any(|network| network.bridge == link.name && has(link, network));
             let bridges = links.into_iter().filter(|link| link.ours && link.kind == LinkKind::Bridge);
             known.extend(bridges.filter(served).map(|link| link.name));

@@ -31,10 +31,12 @@ pub(crate) async fn keep_clear(db: Db, images: ImageStore, stop: Stop) {
 
 async fn clear(db: &Db, store: &ImageStore, age_seconds: i32) -> Result<(), ClearError> {
     let old = images::pending_since(&mut db.read().await?, age_seconds).await?;
+    let mut outcome = Ok(());
+    // One that cannot be cleared keeps no other.
     for image in old {
-        clear_one(db, store, image.id).await?;
+        outcome = outcome.and(clear_one(db, store, image.id).await);
     }
-    Ok(())
+    outcome
 }
 
 async fn clear_one(db: &Db, store: &ImageStore, id: ImageId) -> Result<(), ClearError> {
@@ -56,25 +58,29 @@ mod tests {
 
     use super::*;
 
+    async fn begun(db: &Db, location: &str) -> ImageId {
+        let new = NewImage {
+            kind: ImageKind::Machine,
+            owner: fixtures::name("acme"),
+            name: String::new(),
+            description: String::new(),
+            location: location.to_owned(),
+            is_public: false,
+            architecture: "x86_64".to_owned(),
+            format: DiskFormat::Raw,
+            kernel: None,
+            ramdisk: None,
+        };
+        images::register(&mut db.write().await.unwrap(), &new).await.unwrap()
+    }
+
     #[tokio::test]
     async fn what_is_old_and_held_by_nobody_is_cleared_with_its_files() {
         let (db, folder) = (dev::sqlite().await, tempfile::tempdir().unwrap());
         let store = ImageStore::new(folder.path());
         let mut ids = Vec::new();
         for location in ["dead", "held", "done"] {
-            let new = NewImage {
-                kind: ImageKind::Machine,
-                owner: fixtures::name("acme"),
-                name: String::new(),
-                description: String::new(),
-                location: location.to_owned(),
-                is_public: false,
-                architecture: "x86_64".to_owned(),
-                format: DiskFormat::Raw,
-                kernel: None,
-                ramdisk: None,
-            };
-            let id = images::register(&mut db.write().await.unwrap(), &new).await.unwrap();
+            let id = begun(&db, location).await;
             store.put(id, DiskFormat::Raw, &mut &[7_u8; 512][..]).unwrap();
             ids.push(id);
         }
@@ -92,5 +98,17 @@ mod tests {
         assert_eq!(there(), [false, false, true]);
         let left = images::list(&mut db.read().await.unwrap(), None).await.unwrap();
         assert_eq!(left.iter().map(|image| image.id).collect::<Vec<_>>(), [ids[2]]);
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_be_cleared_keeps_no_other() {
+        let (db, folder) = (dev::sqlite().await, tempfile::tempdir().unwrap());
+        let store = ImageStore::new(folder.path());
+        let broken = begun(&db, "broken").await;
+        begun(&db, "other").await;
+        std::fs::write(folder.path().join(broken.to_string()), "no folder").unwrap();
+        clear(&db, &store, 0).await.unwrap_err();
+        let left = images::pending(&mut db.read().await.unwrap()).await.unwrap();
+        assert_eq!(left.iter().map(|image| image.id).collect::<Vec<_>>(), [broken]);
     }
 }

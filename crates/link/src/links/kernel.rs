@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nova_failpoint::{Point, hit};
+use nova_types::net6::router_mac;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     BridgeStpState, InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -261,7 +262,7 @@ impl Netlink {
         // Without one of its own a bridge borrows the hardware address of a port and changes it as guests come and go,
         // and guests keep the old one of their router for minutes. From the gateway it is the same on any network host.
         if let Some(gateway) = wanted.address {
-            let address = LinkAttribute::Address(of_gateway(gateway.addr()).to_vec());
+            let address = LinkAttribute::Address(router_mac(gateway.addr()).bytes().to_vec());
             if let LinkAttribute::Address(bytes) = &address
                 && !found.attributes.contains(&address)
             {
@@ -277,7 +278,7 @@ impl Netlink {
     /// Gives a bridge that was a gateway's a hardware address of its own: the gateway's goes with it to another host, and
     /// what is sent there from this one would stay here.
     async fn forget_gateway(&self, link: &LinkMessage, gateway: Ipv4Addr) -> Result<(), LinkError> {
-        if !ours(link) || !link.attributes.contains(&LinkAttribute::Address(of_gateway(gateway).to_vec())) {
+        if !ours(link) || !link.attributes.contains(&LinkAttribute::Address(router_mac(gateway).bytes().to_vec())) {
             return Ok(());
         }
         // The router's addresses of IPv6 go with it, and the one on the link follows from the hardware address.
@@ -406,12 +407,6 @@ pub(super) fn link_infos(link: &LinkMessage) -> impl Iterator<Item = &LinkInfo> 
         LinkAttribute::LinkInfo(infos) => infos.as_slice(),
         _ => &[],
     })
-}
-
-/// The hardware address of a bridge that has a gateway's address.
-const fn of_gateway(gateway: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = gateway.octets();
-    [0x06, 0x6e, a, b, c, d]
 }
 
 fn is_bridge(link: &LinkMessage) -> bool {

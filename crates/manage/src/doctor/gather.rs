@@ -8,6 +8,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::bail;
+use futures::future::join_all;
 use nova_config::ClientKeys;
 use nova_db::{accounts, compute_nodes, fixed_ips, instances, networks, routers, security_groups, services};
 use nova_link::carrier::{Carrier, Wiring};
@@ -27,6 +28,8 @@ use super::facts::{Asked, Guest, Keys, Machine, Wire};
 use crate::context::Context;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How many gateways are asked for at once, as nova-network does.
+const AT_ONCE: usize = 64;
 const SIMULATED: &str = "simulated";
 
 /// The machine that is looked at.
@@ -110,13 +113,23 @@ impl Eyes {
         }
         let mut found = networks::abandoned(&mut cx.db.read().await?, host).await?;
         found.retain(|network| network.vlan.is_none() || network.project.is_some());
-        let mut asked = Vec::with_capacity(found.len());
-        for network in found {
-            let uplink = carrier.uplink(network.vlan);
-            let answer = self.neighbours.who_has(&network.bridge, uplink.as_deref(), network.gateway).await;
-            asked.push((network, answer.map_err(|e| told("nobody can be asked", e))));
+        Ok(self.gateways(&carrier, found).await)
+    }
+
+    /// Asks for each network who has its gateway; many at once, for each answer may take seconds.
+    async fn gateways(&self, carrier: &Carrier, all: Vec<Network>) -> Vec<(Network, Asked<Option<Mac>>)> {
+        let ask = |network: &Network| {
+            let (bridge, uplink, gateway) = (network.bridge.clone(), carrier.uplink(network.vlan), network.gateway);
+            async move {
+                let answer = self.neighbours.who_has(&bridge, uplink.as_deref(), gateway).await;
+                answer.map_err(|e| told("nobody can be asked", e))
+            }
+        };
+        let mut answers = Vec::with_capacity(all.len());
+        for some in all.chunks(AT_ONCE) {
+            answers.extend(join_all(some.iter().map(ask)).await);
         }
-        Ok(asked)
+        all.into_iter().zip(answers).collect()
     }
 
     /// Reads an instance, and what this machine knows of it.

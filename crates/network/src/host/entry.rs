@@ -39,6 +39,12 @@ impl Entry {
         self.new.remove(bridge)
     }
 
+    /// Whether it was said of a bridge why it is not served, and not yet that this is over.
+    #[cfg(test)]
+    pub(super) fn keeps_out(&self, bridge: &str) -> bool {
+        self.kept_out.contains_key(bridge)
+    }
+
     fn admits(&self, served: &Served) -> bool {
         self.admitted.get(&served.bridge.name) == Some(&served.id)
     }
@@ -92,18 +98,21 @@ enum KeptOut {
 }
 
 impl NetworkHost {
-    /// Takes over the networks of hosts that fell silent and do not answer for the gateway any more: they come to `rows`.
+    /// Takes over those of `all` networks whose hosts fell silent and do not answer for the gateway any more: they come to
+    /// `rows`, where there are only this host's.
     ///
     /// # Errors
     /// [`NetworkError::Db`]: then nothing is concluded.
-    pub(super) async fn take_over(&mut self, rows: &mut Vec<Network>) -> Result<(), NetworkError> {
+    pub(super) async fn take_over(&mut self, all: &[Network], rows: &mut Vec<Network>) -> Result<(), NetworkError> {
         let host = &self.settings.host;
         // The wires of a host that has just come up may not lead anywhere yet: a switch makes sure of loops first.
         if self.began.elapsed().as_secs() < u64::from(self.settings.lease_seconds.unsigned_abs()) {
             return Ok(());
         }
         let abandoned = networks::abandoned(&mut self.db.read().await?, host).await?;
-        self.entry.settle(|bridge| abandoned.iter().chain(rows.iter()).any(|row| row.bridge == bridge));
+        // Where each host is a router no row says whether this one is.
+        let open = || abandoned.iter().chain(rows.iter()).chain(all.iter().filter(|row| row.multi_host));
+        self.entry.settle(|bridge| open().any(|row| row.bridge == bridge));
         if abandoned.is_empty() {
             return Ok(());
         }
@@ -114,8 +123,9 @@ impl NetworkHost {
             self.entry.say(&served.bridge.name, answer.as_ref().err());
         }
         let (admitted, kept): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, answer)| answer.is_ok());
-        let kept = |id: &NetworkId| kept.iter().any(|(served, _)| served.id == *id);
-        let free: Vec<NetworkId> = abandoned.iter().map(|row| row.id).filter(|id| !kept(id)).collect();
+        // A second network on a bridge goes with the first: one host serves what is on it.
+        let kept = |row: &&Network| kept.iter().any(|(served, _)| served.bridge.name == row.bridge);
+        let free: Vec<NetworkId> = abandoned.iter().filter(|row| !kept(row)).map(|row| row.id).collect();
         if free.is_empty() {
             return Ok(());
         }

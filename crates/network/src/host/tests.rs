@@ -262,6 +262,28 @@ async fn a_dhcp_server_that_dies_while_the_rows_cannot_be_read_runs_again_as_it_
 }
 
 #[tokio::test]
+async fn only_a_server_that_ran_is_started_while_the_rows_cannot_be_read_and_none_of_a_network_that_is_left() {
+    let mut lab = Lab::with(Carrier::Port(Some("eth1".into()))).await;
+    lab.create_network().await;
+    lab.host.turn().await.unwrap();
+    lab.host.keep().await;
+    assert!(lab.dhcp.server("br100").is_none(), "it was never told of any host");
+
+    lab.links.plug("eth1", Vec::new());
+    lab.host.turn().await.unwrap();
+    lab.dhcp.dies("br100");
+    lab.host.keep().await;
+    assert!(lab.dhcp.server("br100").unwrap().settings.is_some());
+
+    // Another host has it by now, and the rows are away again before everything of it is gone here.
+    lab.db.write().await.unwrap().execute("alter table networks rename to away", &[]).await.unwrap();
+    lab.host.leave(&Plan::default()).await;
+    assert!(lab.host.served.contains_key("br100") && lab.dhcp.server("br100").is_none());
+    lab.host.keep().await;
+    assert!(lab.dhcp.server("br100").is_none());
+}
+
+#[tokio::test]
 async fn a_network_that_is_gone_leaves_nothing_behind_even_if_we_were_away() {
     for away in [false, true] {
         let mut lab = Lab::new().await;

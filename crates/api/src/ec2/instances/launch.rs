@@ -12,7 +12,7 @@ use nova_types::instance::{InstanceView, NewInstances};
 use nova_types::quota::Resource;
 use nova_types::{GroupName, ImageId, ImageKind, KeyName, Mac, ReservationId, SecurityGroupId};
 
-use super::item::{ReservationItem, reservations};
+use super::item::{ReservationItem, heed_ipv6, reservations};
 use super::run::RunInstances;
 use crate::{caller::Caller, cloud::Cloud, error::Error};
 
@@ -41,7 +41,7 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
     let digest = nova_aws::sha256_hex(format!("{request:?}").as_bytes());
     let mut conn = cloud.db.read().await?;
     if let Some(views) = repeated(&mut conn, &request, &digest, caller).await? {
-        return Ok(shown(&views, caller));
+        return Ok(shown(views, caller, cloud));
     }
     let checked = check(&mut conn, &request, caller, cloud).await?;
     drop(conn);
@@ -68,7 +68,7 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
             Err(Error::Db(DbError::Duplicate(Unique::ClientToken))) if request.client_token.is_some() => {
                 let mut conn = cloud.db.read().await?;
                 let views = repeated(&mut conn, &request, &digest, caller).await?;
-                return views.map(|views| shown(&views, caller)).ok_or(Error::TryAgain);
+                return views.map(|views| shown(views, caller, cloud)).ok_or(Error::TryAgain);
             }
             other => break other?,
         }
@@ -76,7 +76,7 @@ pub(super) async fn launch(request: RunInstances, caller: &Caller, cloud: &Cloud
     hit(Point::LaunchAccepted);
     cloud.hint_scheduler(views.iter().map(|view| view.instance.id.number()).collect()).await;
     hit(Point::LaunchHinted);
-    Ok(shown(&views, caller))
+    Ok(shown(views, caller, cloud))
 }
 
 /// Finds the instances of a reservation whose commit nobody answered. Whoever accepts a launch locks the project's
@@ -91,8 +91,9 @@ async fn accepted_before(
     Ok(Some(views).filter(|views| !views.is_empty()))
 }
 
-fn shown(views: &[InstanceView], caller: &Caller) -> ReservationItem {
-    let mut all = reservations(views, caller.version, false);
+fn shown(mut views: Vec<InstanceView>, caller: &Caller, cloud: &Cloud) -> ReservationItem {
+    heed_ipv6(&mut views, cloud);
+    let mut all = reservations(&views, caller.version, false);
     all.swap_remove(0)
 }
 

@@ -8,7 +8,7 @@ use nova_types::image::{DiskFormat, NewImage};
 use nova_types::{ImageId, ImageKind};
 use nova_wire::Topic;
 
-use crate::testing::{TestCloud, project};
+use crate::testing::TestCloud;
 
 /// A cloud with one zone, and a public image with kernel and ramdisk.
 async fn cloud() -> (TestCloud, String) {
@@ -329,9 +329,10 @@ async fn a_launch_is_stored_before_the_scheduler_is_told() {
 #[tokio::test]
 async fn an_address_of_ipv6_is_shown_where_guests_have_it() {
     for (flags, address) in [(&["--use_ipv6"][..], Some("fd00::16:3eff:fe00:1")), (&[], None)] {
-        let cloud = TestCloud::start_with(flags).await;
+        let (cloud, image) = furnished(TestCloud::start_with(flags).await).await;
         let network = fixtures::flat_network(&cloud.db, 28).await;
-        let ids = fixtures::launch(&cloud.db, &project("acme"), 1).await;
+        let run = format!("RunInstances ImageId={image} InstanceType=m1.tiny ClientToken=once");
+        let ids = [cloud.joe().call(&run).await.text("instanceId").unwrap().parse().unwrap()];
         transaction!(cloud.db, |tx| { fixed_ips::take(tx, network, &ids).await }).unwrap();
         let mut conn = cloud.db.write().await.unwrap();
         conn.execute("update networks set cidr_v6 = 'fd00::/64'", &[]).await.unwrap();
@@ -344,5 +345,7 @@ async fn an_address_of_ipv6_is_shown_where_guests_have_it() {
         assert_eq!((new.text("dnsNameV6"), new.text("ipv6Address")), (None, address), "{}", new.body);
         let found = cloud.joe().call("DescribeInstances Filter.1.Name=ipv6-address Filter.1.Value.1=fd00:*").await;
         assert_eq!(found.texts("instanceId").len(), usize::from(address.is_some()));
+        let again = cloud.joe().call(&run).await;
+        assert_eq!(again.text("ipv6Address"), address, "{}", again.body);
     }
 }

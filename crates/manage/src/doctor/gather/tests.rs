@@ -1,14 +1,21 @@
 //! What the doctor sees of a machine, from one that is not there.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use nova_config::ClientKeys;
+use nova_link::carrier::Carrier;
 use nova_link::dnsmasq::pid_path;
 use nova_link::links::FakeLinks;
-use nova_link::neighbours::FakeNeighbours;
+use nova_link::neighbours::{FakeNeighbours, NeighbourError, Neighbours};
 use nova_run::fake::Script;
+use nova_types::network::Network;
+use nova_types::{Mac, NetworkId};
+use tokio::sync::Barrier;
 
 use super::{Eyes, answers, foreign, has_default_route};
 
@@ -109,4 +116,54 @@ async fn a_metadata_service_answers_in_http_or_not_at_all() {
         drop(server);
         assert!(answers("127.0.0.1", port).await.unwrap_err().contains("refused"));
     }
+}
+
+/// Answers only when all were asked.
+#[derive(Debug)]
+struct Waiting(Barrier);
+
+#[async_trait]
+impl Neighbours for Waiting {
+    async fn who_has(&self, _: &str, _: Option<&str>, address: Ipv4Addr) -> Result<Option<Mac>, NeighbourError> {
+        self.0.wait().await;
+        Ok((address.octets()[3] == 1).then(|| Mac::from([6, 0x6e, 10, 0, 0, 1])))
+    }
+
+    async fn announce(&self, _: &str, _: Ipv4Addr) -> Result<(), NeighbourError> {
+        Ok(())
+    }
+}
+
+fn network(number: u8) -> Network {
+    Network {
+        id: NetworkId::new(number.into()),
+        label: None,
+        cidr: "10.0.0.0/24".parse().unwrap(),
+        prefix6: None,
+        router6: None,
+        bridge: format!("br{number}"),
+        gateway: Ipv4Addr::new(10, 0, 0, number),
+        dhcp_start: Ipv4Addr::new(10, 0, 0, 2),
+        dns: None,
+        vlan: None,
+        vpn_private_address: None,
+        vpn_public_address: None,
+        vpn_public_port: None,
+        project: None,
+        host: None,
+        multi_host: false,
+        vpn_host: None,
+    }
+}
+
+#[tokio::test]
+async fn the_gateways_of_several_networks_are_asked_for_at_once() {
+    let proc = tempfile::tempdir().unwrap();
+    let neighbours = Arc::new(Waiting(Barrier::new(2)));
+    let eyes = Eyes { neighbours, ..eyes(Script::new(), proc.path()) };
+    let (carrier, networks) = (Carrier::Port(None), vec![network(1), network(2)]);
+    let asked = tokio::time::timeout(Duration::from_secs(30), eyes.gateways(&carrier, networks)).await;
+    let told: Vec<_> = asked.unwrap().into_iter().map(|(network, answer)| (network.bridge, answer)).collect();
+    let first = Mac::from([6, 0x6e, 10, 0, 0, 1]);
+    assert_eq!(told, [("br1".to_owned(), Ok(Some(first))), ("br2".to_owned(), Ok(None))]);
 }

@@ -74,6 +74,24 @@ async fn a_silent_host_keeps_its_network_while_somebody_answers_for_the_gateway(
 }
 
 #[tokio::test]
+async fn a_network_without_a_bridge_of_its_own_stays_with_the_one_that_has_it() {
+    let mut lab = Lab::new().await;
+    lab.host.settings.lease_seconds = 0;
+    lab.create(ManagerKind::Vlan, 4).await;
+    lab.db.write().await.unwrap().execute("update networks set vlan = null, bridge = 'br100'", &[]).await.unwrap();
+    lab.host.turn().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut other = Other::new(&lab);
+    for (answers, servers) in [(Some(mac(1)), ["node1"; 4]), (None, ["node2"; 4])] {
+        other.neighbours.answer(GATEWAY, answers);
+        other.host.turn().await.unwrap();
+        let rows = networks::list(&mut lab.db.read().await.unwrap()).await.unwrap();
+        let hosts: Vec<String> = rows.into_iter().filter_map(|row| Some(row.host?.to_string())).collect();
+        assert_eq!(hosts, servers);
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_asked_is_not_taken_for_silence() {
     let (lab, network) = fell_silent(Carrier::Port(None)).await;
     let mut other = Other::new(&lab);

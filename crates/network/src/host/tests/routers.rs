@@ -55,7 +55,8 @@ async fn a_host_serves_its_own_guests_at_an_address_of_its_own() {
 
 #[tokio::test]
 async fn a_host_without_guests_serves_nothing_and_keeps_its_address() {
-    for away in [false, true] {
+    for (away, stopped) in [(false, false), (true, false), (true, true)] {
+        let why = format!("away: {away}, its server stopped: {stopped}");
         let (mut lab, network) = lab().await;
         let (id, ..) = lab.launch(network, 1).await;
         place(&lab, id, "node1").await;
@@ -64,10 +65,13 @@ async fn a_host_without_guests_serves_nothing_and_keeps_its_address() {
         if away {
             lab.host = host_on(&lab.db, lab.folder.path(), "node1", &lab.links, &lab.firewall, &lab.dhcp);
         }
+        if stopped {
+            lab.dhcp.stop("br100").await.unwrap();
+        }
         lab.host.turn().await.unwrap();
-        assert!(lab.dhcp.server("br100").is_none(), "away: {away}");
-        assert_eq!(lab.shown().await, ["br100"], "away: {away}");
-        assert!(lab.firewall.applied().unwrap().networks.is_empty(), "away: {away}");
+        assert!(lab.dhcp.server("br100").is_none(), "{why}");
+        assert_eq!(lab.shown().await, ["br100"], "{why}");
+        assert!(lab.firewall.applied().unwrap().networks.is_empty(), "{why}");
         assert_eq!(own(&lab).await, ["node1 192.168.0.3"]);
     }
 }
@@ -106,4 +110,21 @@ async fn a_network_without_a_free_address_keeps_nobody_else_waiting() {
     lab.host.turn().await.unwrap();
     assert_eq!(own(&lab).await, ["node1 192.168.0.9"]);
     assert!(lab.host.complaints.is_empty());
+}
+
+#[tokio::test]
+async fn a_host_whose_own_address_somebody_else_has_says_so_once() {
+    let (mut lab, network) = lab().await;
+    let (id, ..) = lab.launch(network, 1).await;
+    place(&lab, id, "node1").await;
+    let neighbours = Arc::new(FakeNeighbours::default());
+    neighbours.answer(Ipv4Addr::new(192, 168, 0, 3), Some(Mac::from([6, 0x6e, 0, 0, 0, 2])));
+    lab.host.machine.neighbours = neighbours;
+    // It has been here long enough to take over what others had.
+    lab.host.settings.lease_seconds = 0;
+    lab.host.turn().await.unwrap();
+    assert!(lab.host.entry.keeps_out("br100") && lab.dhcp.server("br100").is_none());
+    let all = networks::list(&mut lab.db.read().await.unwrap()).await.unwrap();
+    lab.host.take_over(&all, &mut Vec::new()).await.unwrap();
+    assert!(lab.host.entry.keeps_out("br100"), "nothing is over");
 }
