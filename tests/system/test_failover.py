@@ -87,9 +87,11 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(servers, switches, logs, tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("failover"), logs, servers, switches)
-    lab.start()
-    yield lab
-    lab.remove()
+    try:
+        lab.start()
+        yield lab
+    finally:
+        lab.remove()
 
 
 @pytest.fixture(scope="module")

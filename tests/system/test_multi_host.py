@@ -84,9 +84,11 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(servers, switches, logs, tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("multi"), logs, servers, switches)
-    netns.start(lab.cloud)
-    yield lab
-    lab.remove()
+    try:
+        netns.start(lab.cloud)
+        yield lab
+    finally:
+        lab.remove()
 
 
 @pytest.fixture(scope="module")

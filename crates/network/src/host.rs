@@ -220,9 +220,6 @@ impl NetworkHost {
         }
         self.settings.carrier.ensure(&*self.machine.links, &served.bridge, served.tag).await?;
         self.publish_router(served).await?;
-        if self.entry.is_new(bridge) {
-            self.machine.neighbours.announce(bridge, served.dhcp.gateway).await?;
-        }
         let changed = self.told.tell(&self.db, &*self.machine.dhcp, served).await?;
         if changed > 0 {
             debug!(bridge, changed, "DHCP hosts of {bridge} changed.");
@@ -236,6 +233,11 @@ impl NetworkHost {
             }
         }
         self.running.insert(bridge.clone(), served.dhcp.clone());
+        // Last, for guests are served whether or not it can be said; until it was, each turn tries again.
+        if self.entry.is_new(bridge) {
+            self.machine.neighbours.announce(bridge, served.dhcp.gateway).await?;
+            self.entry.announced(bridge);
+        }
         Ok(())
     }
 

@@ -21,6 +21,7 @@ struct State {
     unplugged: bool,
     asked: Vec<(String, Ipv4Addr)>,
     announced: Vec<(String, Ipv4Addr)>,
+    mute: bool,
 }
 
 impl FakeNeighbours {
@@ -41,6 +42,11 @@ impl FakeNeighbours {
     /// Returns what was asked for and where, since this was last called.
     pub fn asked(&self) -> Vec<(String, Ipv4Addr)> {
         std::mem::take(&mut self.state().asked)
+    }
+
+    /// Lets nothing be announced, or lets it again.
+    pub fn mute(&self, mute: bool) {
+        self.state().mute = mute;
     }
 
     /// Returns what was announced and where, since this was last called.
@@ -70,6 +76,9 @@ impl Neighbours for FakeNeighbours {
     }
 
     async fn announce(&self, interface: &str, address: Ipv4Addr) -> Result<(), NeighbourError> {
+        if self.state().mute {
+            return Err(NeighbourError::Unplugged(interface.to_owned()));
+        }
         self.state().announced.push((interface.to_owned(), address));
         Ok(())
     }

@@ -34,9 +34,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether the address of a bridge is to be announced: once.
-    pub(super) fn is_new(&mut self, bridge: &str) -> bool {
-        self.new.remove(bridge)
+    /// Whether the address of a bridge is still to be announced.
+    pub(super) fn is_new(&self, bridge: &str) -> bool {
+        self.new.contains(bridge)
+    }
+
+    /// Notes that it was.
+    pub(super) fn announced(&mut self, bridge: &str) {
+        self.new.remove(bridge);
     }
 
     /// Whether it was said of a bridge why it is not served, and not yet that this is over.
