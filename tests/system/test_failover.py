@@ -105,6 +105,8 @@ def guest(lab):
     lab.cloud.manage("floating", "create", "fover1", f"{FLOATING}/32")
     assert client.ec2.allocate_address()["PublicIp"] == FLOATING
     client.ec2.associate_address(InstanceId=guest.id, PublicIp=FLOATING)
+    # It answers a moment before it is bound, and a daemon that is killed in that moment binds it at its next start.
+    eventually(SOON, "the floating address is bound", lambda: lab.has("fover1", FLOATING))
     return guest
 
 
