@@ -16,7 +16,7 @@ from wait import eventually
 ENGINES = ["mariadb", "postgresql"]
 NOBODY = 65534
 # How many installations can share one broker: each has a virtual host, which the broker makes when it first starts.
-VIRTUAL_HOSTS = 16
+VIRTUAL_HOSTS = 32
 
 
 def free_port():
