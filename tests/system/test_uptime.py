@@ -62,6 +62,8 @@ class Lab:
         client.ec2.associate_address(InstanceId=self.guest.id, PublicIp=PUBLIC)
         outside = netns.Place()
         eventually(20, "the floating address answers", lambda: outside.pings(SimpleNamespace(address=PUBLIC)))
+        # That is a moment before it is bound.
+        eventually(20, "it is bound", lambda: f"inet {PUBLIC}/" in self.net.run("ip", "-o", "-4", "addr"))
 
     def dnsmasq(self):
         """The pids of both its processes."""
@@ -144,8 +146,8 @@ class Stream:
                 self.file.flush()
                 answer = self.file.readline().strip()
                 assert answer == str(self.rounds), f"{answer!r} for {self.rounds}"
-                self.rounds += 1
                 self.slowest = max(self.slowest, time.monotonic() - began)
+                self.rounds += 1
                 time.sleep(0.005)
         except (OSError, AssertionError) as error:
             self.error = error
@@ -171,8 +173,9 @@ def losses(traffic, change):
     """Does something under the traffic, and returns how many echoes it cost in each direction."""
     pings = (traffic.inward, traffic.outward)
     since = [ping.last() for ping in pings]
-    rounds = traffic.stream.rounds
     change()
+    # The round that is under way may have waited for all of it.
+    rounds = traffic.stream.rounds
     # All that was sent meanwhile is answered by now, or lost.
     wanted = [ping.last() + LAST_WORDS + 1 for ping in pings]
     eventually(20, "packets pass", lambda: all(ping.last() > number for ping, number in zip(pings, wanted, strict=True)), every=0.02)
@@ -196,10 +199,11 @@ def test_the_loss_of_packets_is_seen(lab, traffic):
         time.sleep(0.5)
         lab.net.run("ip", "link", "set", "br100", "up")
 
-    before = traffic.stream.slowest
+    # A busy machine may have been slow before.
+    traffic.stream.slowest = 0.0
     inward, outward = losses(traffic, cut)
     assert inward > 5 and outward > 5, (inward, outward)
-    assert traffic.stream.slowest > max(before, 0.2)
+    assert traffic.stream.slowest > 0.2
 
 
 @pytest.mark.parametrize("names", [["nova-network"], ["nova-compute"], ["nova-api", "nova-scheduler", "nova-objectstore"]], ids="+".join)
