@@ -74,6 +74,8 @@ class Host:
         own = ["netns", str(self.keeper.pid)]
         self.ports = [switches.connect(name, kind, device, own) for kind, device in (("lan", "eth0"), ("guests", "eth1"))]
         self.run("ip", "addr", "add", f"{self.address}/24", "dev", "eth0")
+        # The test's own host may remember who had the address before.
+        run("ip", "neigh", "flush", "to", self.address)
         for device in ("eth0", "eth1"):
             self.run("ip", "link", "set", device, "up")
         self.run("ip", "route", "add", "default", "via", OUTSIDE)
