@@ -9,6 +9,7 @@ use nova_db::{Db, DbError, images};
 use nova_images::{FileError, ImageStore};
 use nova_service::{Stop, Ticks};
 use nova_types::ImageId;
+use nova_types::image::ImageState;
 use tracing::info;
 
 const EVERY: Duration = Duration::from_secs(3600);
@@ -40,10 +41,15 @@ async fn clear(db: &Db, store: &ImageStore, age_seconds: i32) -> Result<(), Clea
 }
 
 async fn clear_one(db: &Db, store: &ImageStore, id: ImageId) -> Result<(), ClearError> {
-    // Held until its files are gone, so that nobody begins to complete it meanwhile.
+    // Held until the row says so too, so that nobody begins to complete it meanwhile.
     let Some(_held) = store.hold(id)? else { return Ok(()) };
+    // It may have been completed before it was held.
+    let image = images::get_any(&mut db.read().await?, id).await?;
+    if image.is_none_or(|image| image.state != ImageState::Pending) {
+        return Ok(());
+    }
+    store.remove(id)?;
     if images::abandon(&mut db.write().await?, id).await? {
-        store.remove(id)?;
         info!(image.id = %id, "Took {id} back, whose registration was never completed.");
     }
     Ok(())
@@ -98,6 +104,19 @@ mod tests {
         assert_eq!(there(), [false, false, true]);
         let left = images::list(&mut db.read().await.unwrap(), None).await.unwrap();
         assert_eq!(left.iter().map(|image| image.id).collect::<Vec<_>>(), [ids[2]]);
+    }
+
+    #[tokio::test]
+    async fn one_that_was_completed_after_it_was_found_keeps_its_files() {
+        let (db, folder) = (dev::sqlite().await, tempfile::tempdir().unwrap());
+        let store = ImageStore::new(folder.path());
+        let id = begun(&db, "done").await;
+        store.put(id, DiskFormat::Raw, &mut &[7_u8; 512][..]).unwrap();
+        let stored = Stored { sha256: "ab", size_bytes: 512, virtual_size_bytes: 512 };
+        images::available(&mut db.write().await.unwrap(), id, stored).await.unwrap();
+        clear_one(&db, &store, id).await.unwrap();
+        assert!(store.path(id).exists());
+        assert_eq!(images::list(&mut db.read().await.unwrap(), None).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
