@@ -287,6 +287,27 @@ pub async fn disassociate(
     }
 }
 
+/// Takes an address from the instance that an association names, if it is there. Returns nothing where the project has no
+/// such association (any more). Call it inside a transaction.
+///
+/// # Errors
+/// [`DbError::Unavailable`] when the database cannot be asked.
+pub async fn end_association(
+    conn: &mut Conn,
+    project: Option<&ProjectId>,
+    id: AssociationId,
+) -> Result<Option<Affected>, DbError> {
+    if find(conn, project, id.address).await?.is_none_or(|one| one.association() != Some(id)) {
+        return Ok(None);
+    }
+    let before = affected(conn, id.address.row()).await?;
+    match conn.execute(UNBIND_FROM, &[id.address.into(), id.instance.into()]).await? {
+        // The project moved it meanwhile.
+        0 => Ok(None),
+        _ => Ok(before),
+    }
+}
+
 /// Gives an address back to its pool, from wherever it is bound. Call it inside a transaction.
 ///
 /// # Errors
@@ -456,6 +477,8 @@ const BIND: &str = "update floating_ips set fixed_ip_id = ?, updated_at = {now} 
      and deleted = false and (? = true or fixed_ip_id is null or fixed_ip_id = ?)";
 const UNBIND: &str = "update floating_ips set fixed_ip_id = null, updated_at = {now} where id = ? and project_id = ? \
      and deleted = false";
+const UNBIND_FROM: &str = "update floating_ips set fixed_ip_id = null, updated_at = {now} where id = ? and deleted = false \
+     and fixed_ip_id in (select id from fixed_ips where instance_id = ?)";
 const RELEASE: &str = "update floating_ips set project_id = null, fixed_ip_id = null, updated_at = {now} \
      where id = ? and project_id = ? and deleted = false";
 const AFFECTED: &str = "select f.network_id, case when n.multi_host = true then i.host else n.host end as host \

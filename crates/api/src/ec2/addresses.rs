@@ -152,11 +152,10 @@ impl Action for DisassociateAddress {
 
     async fn run(self, caller: &Caller, cloud: &Cloud) -> Result<Return, Error> {
         let affected = transaction!(cloud.db, |tx| -> Error {
-            let address = match &self.0 {
-                Bound::Address(address) => *address,
-                Bound::Association(text) => associated(tx, caller, text).await?,
+            let affected = match &self.0 {
+                Bound::Address(address) => floating_ips::disassociate(tx, caller.scope(), *address).await?,
+                Bound::Association(text) => Some(end_association(tx, caller, text).await?),
             };
-            let affected = floating_ips::disassociate(tx, caller.scope(), address).await?;
             hit(Point::DisassociateAccepting);
             Ok(affected)
         })?;
@@ -192,12 +191,10 @@ impl Action for ReleaseAddress {
     }
 }
 
-/// Finds the address that is bound as an association says.
-async fn associated(tx: &mut Tx, caller: &Caller, text: &str) -> Result<Ipv4Addr, Error> {
+async fn end_association(tx: &mut Tx, caller: &Caller, text: &str) -> Result<Affected, Error> {
     let absent = || Error::NoSuchAssociation(text.to_owned());
     let id: AssociationId = text.parse().map_err(|_| absent())?;
-    let found = floating_ips::find(tx, caller.scope(), id.address).await?;
-    found.filter(|one| one.association() == Some(id)).map(|one| one.address).ok_or_else(absent)
+    floating_ips::end_association(tx, caller.scope(), id).await?.ok_or_else(absent)
 }
 
 /// The one address that an action is about.

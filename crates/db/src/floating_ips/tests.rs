@@ -114,6 +114,30 @@ async fn an_address_is_bound_moved_and_unbound() {
 }
 
 #[tokio::test]
+async fn an_association_is_ended_once_and_only_if_it_still_is_and_is_the_projects() {
+    dev::each(async |db: &Db| {
+        let (network, ids) = lab(db).await;
+        let address = take_one(db, &acme()).await.unwrap();
+        let association = async |instance| {
+            let wish = Wish::Instance(instance);
+            bind(db, address, wish, true).await.unwrap();
+            let one = find_address(&mut db.read().await.unwrap(), None, address).await.unwrap().unwrap();
+            one.association().unwrap()
+        };
+        let end = async |project, id| transaction!(db, |tx| { end_association(tx, Some(&project), id).await }).unwrap();
+        let (former, current) = (association(ids[0]).await, association(ids[1]).await);
+        assert_eq!(end(acme(), former).await, None, "it went to another instance");
+        assert_eq!(end(fixtures::name("other"), current).await, None);
+        assert_eq!(forwards(db).await, ["192.0.2.1 10.0.0.3"]);
+        assert_eq!(end(acme(), current).await, Some(Affected { network, host: Some(fixtures::name("net1")) }));
+        assert_eq!(end(acme(), current).await, None);
+        assert!(forwards(db).await.is_empty());
+        is_clean(db).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn only_a_projects_own_are_bound_to_its_own() {
     dev::each(async |db: &Db| {
         let (network, _) = lab(db).await;
