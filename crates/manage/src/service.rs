@@ -140,24 +140,26 @@ async fn delete(cx: &mut Context<'_, '_>, named: &Named) -> anyhow::Result<()> {
     if daemon.is_up(down_after) && !daemon.gave_up {
         bail!("{binary} on {host} reported {} s ago; stop it first", daemon.silent_seconds);
     }
-    let mut conn = cx.db.read().await?;
-    let guests = instances::on_host(&mut conn, host).await?.len();
-    let routes = binary == NETWORK && !routers::of_host(&mut conn, host).await?.is_empty();
-    drop(conn);
-    if (binary == COMPUTE || routes) && guests > 0 {
-        bail!("{host} has {guests} instances; run nova-manage host evacuate {host} first");
-    }
     let quarantine = cx.config.network.fixed_ip_disassociate_timeout.as_secs();
     let quarantine = i32::try_from(quarantine).unwrap_or(i32::MAX);
     let freed = transaction!(cx.db, |tx| -> DbError {
+        let guests = instances::on_host(tx, host).await?.len();
+        let routes = binary == NETWORK && !routers::of_host(tx, host).await?.is_empty();
+        if (binary == COMPUTE || routes) && guests > 0 {
+            return Ok(Err(guests));
+        }
         let freed = if routes { routers::release(tx, host, quarantine).await? } else { 0 };
         services::delete(tx, host, binary).await?;
-        Ok(freed)
+        Ok(Ok(freed))
     })?;
-    if freed > 0 {
-        cx.note(format_args!("{host} had {freed} addresses of its own; they are free in {quarantine} s."));
+    match freed {
+        Err(guests) => bail!("{host} has {guests} instances; run nova-manage host evacuate {host} first"),
+        Ok(0) => Ok(()),
+        Ok(freed) => {
+            cx.note(format_args!("{host} had {freed} addresses of its own; they are free in {quarantine} s."));
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 async fn existing(cx: &Context<'_, '_>, named: &Named) -> anyhow::Result<Service> {
