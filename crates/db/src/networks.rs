@@ -213,6 +213,7 @@ fn network(row: &Row) -> Result<Network, DbError> {
         vpn_public_port: row.narrow_some("vpn_public_port")?,
         project: row.parse_some("project_id")?,
         host: row.parse_some("host")?,
+        epoch: row.get("epoch")?,
         multi_host: row.get("multi_host")?,
         vpn_host: row.parse_some("vpn_host")?,
     })
@@ -221,7 +222,7 @@ fn network(row: &Row) -> Result<Network, DbError> {
 const INSERT: &str = "insert into networks (cidr, cidr_v6, netmask, broadcast, label, bridge, gateway, dhcp_start, dns, vlan, \
      vpn_private_address, vpn_public_port, injected, multi_host) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 const SELECT: &str = "select id, label, cidr, cidr_v6, ra_server, bridge, gateway, dhcp_start, dns, vlan, vpn_private_address, \
-     vpn_public_address, vpn_public_port, project_id, host, multi_host, vpn_host from networks where deleted = false";
+     vpn_public_address, vpn_public_port, project_id, host, epoch, multi_host, vpn_host from networks where deleted = false";
 const UNUSED: &str = "select id from networks where project_id is null and vlan is not null and deleted = false \
      order by id limit 1 {skip_locked}";
 const ASSOCIATE: &str = "update networks set project_id = ?, updated_at = {now} where id = ? and project_id is null";

@@ -189,7 +189,7 @@ impl NetworkHost {
     async fn rows(&mut self, all: &[Network]) -> Result<Vec<Network>, NetworkError> {
         let host = &self.settings.host;
         let mut rows = all.to_vec();
-        let nobodys = |row: &Network| row.host.is_none() && !row.multi_host;
+        let nobodys = |row: &Network| row.host.is_none() && row.epoch == 0 && !row.multi_host;
         if self.claimed.is_none_or(|last| last.elapsed() >= self.settings.renew) || rows.iter().any(nobodys) {
             let (begun, lease_seconds) = (Instant::now(), self.settings.lease_seconds);
             rows = transaction!(self.db, |tx| { networks::claim(tx, host, lease_seconds).await })?;

@@ -162,6 +162,7 @@ pub(crate) mod tests {
             host: None,
             multi_host: false,
             vpn_host: None,
+            epoch: 0,
         }
     }
 

@@ -64,6 +64,8 @@ pub struct Network {
     pub project: Option<ProjectId>,
     /// The host that serves it; with `multi_host`, none.
     pub host: Option<HostName>,
+    /// How often it came to another host; 0 where none has served it yet.
+    pub epoch: i32,
     /// Whether each host serves its own guests, at an address of its own.
     pub multi_host: bool,
     /// The host that wrote its own as [`Network::vpn_public_address`]; none if an administrator wrote it.

@@ -153,6 +153,7 @@ fn network(number: u8) -> Network {
         host: None,
         multi_host: false,
         vpn_host: None,
+        epoch: 0,
     }
 }
 

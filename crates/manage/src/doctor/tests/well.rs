@@ -45,6 +45,7 @@ fn network() -> Network {
         vpn_public_port: None,
         multi_host: false,
         vpn_host: None,
+        epoch: 0,
         project: None,
         host: Some("node1".parse().unwrap()),
     }
