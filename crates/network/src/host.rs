@@ -120,7 +120,7 @@ impl NetworkHost {
             let text = format!("Network {id} is not served: its bridge carries another network.");
             self.complain(&id.to_string(), Some(text));
         }
-        let left = self.leave(&plan).await;
+        let left = self.leave(&all, &plan).await;
         let shed = self.shed(&all, &plan).await;
         self.complain("former addresses of this host", shed.err().map(|error| chain(&error).to_string()));
         let public = self.floating.read(&self.db, &self.settings, &plan).await?;
@@ -302,9 +302,9 @@ impl NetworkHost {
 
     /// Stops serving what is no longer ours: the server first, for two on a network would answer guests differently. What
     /// cannot be left now is left later. Returns whether anything was left.
-    async fn leave(&mut self, plan: &Plan) -> bool {
+    async fn leave(&mut self, all: &[Network], plan: &Plan) -> bool {
         self.running.retain(|bridge, _| plan.served.contains_key(bridge));
-        let known = match self.known().await {
+        let known = match self.known(all).await {
             Ok(known) => known,
             Err(error) => {
                 self.complain("networks of former times", Some(chain(&error).to_string()));
@@ -312,27 +312,34 @@ impl NetworkHost {
             }
         };
         self.complain("networks of former times", None);
-        let (mut left, mut all_well) = (false, true);
+        let (mut left, mut all_well, mut elsewhere) = (false, true, Vec::new());
         for bridge in known.into_iter().filter(|bridge| !plan.served.contains_key(bridge)) {
-            let outcome = self.stop_serving(&bridge).await;
+            let outcome = self.stop_serving(all, &bridge).await;
             left = true;
-            match outcome {
-                Ok(()) => drop(self.served.remove(&bridge)),
-                Err(_) => all_well = false,
-            }
-            self.complain(&bridge, outcome.err().map(|error| chain(&error).to_string()));
+            let complaint = match outcome {
+                Ok(gateways) => {
+                    self.served.remove(&bridge);
+                    elsewhere.extend(gateways.into_iter().map(|gateway| (bridge.clone(), gateway)));
+                    None
+                }
+                Err(error) => {
+                    all_well = false;
+                    Some(chain(&error).to_string())
+                }
+            };
+            self.complain(&bridge, complaint);
         }
         self.complete |= all_well;
+        self.look_for(&elsewhere).await;
         left
     }
 
     /// The bridges of all networks that this host serves or served.
-    async fn known(&self) -> Result<BTreeSet<String>, NetworkError> {
+    async fn known(&self, all: &[Network]) -> Result<BTreeSet<String>, NetworkError> {
         let mut known: BTreeSet<String> = self.machine.dhcp.list().await?.into_iter().collect();
         known.extend(self.served.keys().cloned());
         if !self.complete {
             let links = self.machine.links.list().await?;
-            let all = networks::list(&mut self.db.read().await?).await?;
             // One that no row names may be another cloud's: nova-manage check tells of it.
             // Where each host is a router, its address may be another's by now.
             let has = |link: &Link, network: &Network| {
@@ -346,26 +353,24 @@ impl NetworkHost {
         Ok(known)
     }
 
-    async fn stop_serving(&self, bridge: &str) -> Result<(), NetworkError> {
+    /// Returns the gateways that other hosts have there by now.
+    async fn stop_serving(&self, all: &[Network], bridge: &str) -> Result<Vec<Ipv4Addr>, NetworkError> {
         self.machine.dhcp.stop(bridge).await?;
-        let all = networks::list(&mut self.db.read().await?).await?;
         // Whoever serves it now has the same address.
         let mut gateways: BTreeSet<Ipv4Addr> =
             all.iter().filter(|network| network.bridge == bridge).map(|network| network.gateway).collect();
         gateways.extend(self.served.get(bridge).map(|served| served.dhcp.gateway));
-        for gateway in gateways {
-            self.machine.links.remove_address(bridge, gateway).await?;
-            // By its answer the switches learn where whoever has it now is; without one nothing is lost.
-            if all.iter().any(|network| network.gateway == gateway && in_use(network) && !network.multi_host) {
-                let _ = self.machine.neighbours.who_has(bridge, None, gateway).await;
-            }
+        for gateway in &gateways {
+            self.machine.links.remove_address(bridge, *gateway).await?;
         }
         // A bridge with guests on it stays, and so does one that guests of this host may need: another host serves it.
         if !all.iter().any(|network| network.bridge == bridge && in_use(network)) {
             remove_unused(&*self.machine.links, bridge).await?;
         }
         info!(bridge, "This host does not serve the network of {bridge} any more.");
-        Ok(())
+        let shared = |network: &Network| in_use(network) && !network.multi_host;
+        gateways.retain(|gateway| all.iter().any(|network| network.gateway == *gateway && shared(network)));
+        Ok(gateways.into_iter().collect())
     }
 
     /// Says what is wrong with something once, and once that it is right again.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -18,6 +19,7 @@ pub struct FakeLinks {
     /// Where VXLANs lead to, and who may speak to them.
     pub(crate) flooded: Mutex<BTreeMap<String, BTreeSet<Ipv4Addr>>>,
     pub(crate) guarded: Mutex<Option<BTreeSet<Ipv4Addr>>>,
+    stuck: AtomicBool,
 }
 
 impl FakeLinks {
@@ -34,6 +36,11 @@ impl FakeLinks {
     /// Puts an interface that is there on a bridge, as a hypervisor does with taps.
     pub fn put_on(&self, name: &str, bridge: &str) {
         self.add(Link { ours: false, bridge: Some(bridge.to_owned()), ..link(name, LinkKind::Other) });
+    }
+
+    /// Lets no address be taken away, or lets it again.
+    pub fn stick(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::Relaxed);
     }
 
     /// Returns the segments that are there.
@@ -153,6 +160,9 @@ impl Links for FakeLinks {
 
     async fn remove_address(&self, interface: &str, address: Ipv4Addr) -> Result<(), LinkError> {
         check_name(interface)?;
+        if self.stuck.load(Ordering::Relaxed) {
+            return Err(LinkError::NoAddress(address));
+        }
         if let Some(link) = self.links().get_mut(interface) {
             link.addresses.retain(|found| found.addr() != address);
         }

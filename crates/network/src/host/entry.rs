@@ -4,6 +4,7 @@
 //! guests. It answers for the gateway then, and so it keeps the network.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use futures::FutureExt as _;
 use futures::future::join_all;
@@ -95,11 +96,11 @@ enum KeptOut {
         /// Who answers.
         mac: Mac,
         /// The address.
-        gateway: std::net::Ipv4Addr,
+        gateway: Ipv4Addr,
     },
     /// Nobody could be asked.
     #[error("nobody can be asked who has the gateway {0}")]
-    Unasked(std::net::Ipv4Addr, #[source] NetworkError),
+    Unasked(Ipv4Addr, #[source] NetworkError),
 }
 
 impl NetworkHost {
@@ -177,6 +178,15 @@ impl NetworkHost {
             }
         }
         Ok(())
+    }
+
+    /// Asks on bridges who has gateways that were this host's: by the answers switches learn where they are. Without one
+    /// nothing is lost.
+    pub(super) async fn look_for(&self, gateways: &[(String, Ipv4Addr)]) {
+        for some in gateways.chunks(AT_ONCE) {
+            let neighbours = &*self.machine.neighbours;
+            join_all(some.iter().map(|(bridge, gateway)| neighbours.who_has(bridge, None, *gateway))).await;
+        }
     }
 
     /// Asks for each network, on its bridge, who has the gateway's address; an error is why this host must not have it.

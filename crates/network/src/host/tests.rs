@@ -276,8 +276,8 @@ async fn only_a_server_that_ran_is_started_while_the_rows_cannot_be_read_and_non
     assert!(lab.dhcp.server("br100").unwrap().settings.is_some());
 
     // Another host has it by now, and the rows are away again before everything of it is gone here.
-    lab.db.write().await.unwrap().execute("alter table networks rename to away", &[]).await.unwrap();
-    lab.host.leave(&Plan::default()).await;
+    lab.links.stick(true);
+    lab.host.leave(&[], &Plan::default()).await;
     assert!(lab.host.served.contains_key("br100") && lab.dhcp.server("br100").is_none());
     lab.host.keep().await;
     assert!(lab.dhcp.server("br100").is_none());

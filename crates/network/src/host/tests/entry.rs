@@ -130,8 +130,11 @@ async fn a_network_is_taken_over_whole_and_the_old_host_drops_it_when_it_comes_b
     other.host.turn().await.unwrap();
     assert!(other.neighbours.announced().is_empty() && other.neighbours.asked().len() == 1, "once");
 
+    let neighbours = Arc::new(FakeNeighbours::default());
+    lab.host.machine.neighbours = Arc::<FakeNeighbours>::clone(&neighbours);
     lab.host.turn().await.unwrap();
     assert!(lab.dhcp.server("br100").is_none());
+    assert_eq!(neighbours.asked(), [("br100".to_owned(), GATEWAY)], "where the gateway is now");
     assert_eq!(lab.shown().await, ["br100"]);
     assert!(lab.firewall.applied().unwrap().networks.is_empty());
 }
@@ -156,6 +159,25 @@ async fn a_host_that_has_just_come_up_takes_nothing_over() {
     assert_eq!(host_of(&lab, network).await.as_deref(), Some("node1"));
     assert!(other.neighbours.asked().is_empty());
     other.host.began = began_long_ago();
+    other.host.turn().await.unwrap();
+    assert_eq!(host_of(&lab, network).await.as_deref(), Some("node2"));
+}
+
+#[tokio::test]
+async fn a_network_without_a_host_that_somebody_serves_costs_no_claim_in_each_turn() {
+    let mut lab = Lab::new().await;
+    let network = lab.create_network().await;
+    lab.host.turn().await.unwrap();
+    let mut other = Other::new(&lab);
+    other.host.settings.renew = Duration::from_secs(60);
+    other.neighbours.answer(GATEWAY, Some(mac(1)));
+    transaction!(lab.db, |tx| { networks::set_host(tx, network, None, 30).await }).unwrap();
+    other.host.turn().await.unwrap();
+    let claimed = other.host.claimed;
+    other.host.turn().await.unwrap();
+    assert!(claimed.is_some() && other.host.claimed == claimed, "it only asks");
+    assert_eq!(other.neighbours.asked().len(), 2);
+    other.neighbours.answer(GATEWAY, None);
     other.host.turn().await.unwrap();
     assert_eq!(host_of(&lab, network).await.as_deref(), Some("node2"));
 }
