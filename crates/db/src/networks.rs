@@ -130,13 +130,18 @@ pub async fn claim(conn: &mut Conn, host: &HostName, lease_seconds: i32) -> Resu
     on_host(conn, host).await
 }
 
-/// Says where the VPNs of the networks that `host` serves are reached, unless an administrator said it. What another host
-/// said of itself is over. Returns all that it serves.
+/// Says where the VPNs of the networks that `host` serves are reached, or only that of one, unless an administrator said it.
+/// What another host said of itself is over. Returns all that it serves.
 ///
 /// # Errors
 /// [`DbError::Duplicate`] when another network has that address and port; [`DbError::Unavailable`].
-pub async fn publish_vpns(conn: &mut Conn, host: &HostName, address: Ipv4Addr) -> Result<Vec<Network>, DbError> {
-    conn.execute(PUBLISH_VPNS, &[address.into(), host.into(), host.into(), host.into()]).await?;
+pub async fn publish_vpns(
+    conn: &mut Conn,
+    host: &HostName,
+    address: Ipv4Addr,
+    only: Option<NetworkId>,
+) -> Result<Vec<Network>, DbError> {
+    conn.execute(PUBLISH_VPNS, &[address.into(), host.into(), host.into(), host.into(), only.into()]).await?;
     on_host(conn, host).await
 }
 
@@ -236,7 +241,7 @@ const CLAIM: &str = "update networks set epoch = case when host = ? then epoch e
      and (host = ? or (host is null and epoch = 0))";
 const PUBLISH_VPNS: &str = "update networks set vpn_public_address = ?, vpn_host = ?, updated_at = {now} where host = ? \
      and vpn_private_address is not null and (vpn_public_address is null or vpn_host <> ?) \
-     and project_id is not null and deleted = false";
+     and project_id is not null and id = coalesce(?, id) and deleted = false";
 const PUBLISH_ROUTER: &str =
     "update networks set ra_server = ?, updated_at = {now} where id = ? and host = ? and deleted = false";
 const WITH_GUESTS_ON: &str = "select distinct f.network_id as id from fixed_ips f \

@@ -48,7 +48,8 @@ pub trait NetworkFirewall: Send + Sync + std::fmt::Debug {
     /// [`FirewallError`]; what was there then still holds.
     async fn ensure(&self, wanted: &Gateway) -> Result<usize, FirewallError>;
 
-    /// Removes all rules of a network host, as where it is one no longer. Returns whether there were any.
+    /// Removes all rules of a network host, as where it is one no longer, and what went over its floating addresses. Returns
+    /// whether there were any.
     ///
     /// # Errors
     /// [`FirewallError`]; what was there then still holds.
@@ -144,7 +145,10 @@ impl NetworkFirewall for KernelNetworkFirewall {
         let _turn = self.turn.lock().await;
         let mut commands = Vec::new();
         for table in [NAT, FILTER] {
-            if self.nft.list(table).await?.is_some() {
+            if let Some(found) = self.nft.list(table).await? {
+                // What is noted there is gone with it.
+                let moved = floating::moved(&found, &Table::default());
+                conntrack::forget(floating::flows(&moved)).await.map_err(FirewallError::Conntrack)?;
                 commands.push(delete_table(table));
             }
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use nova_db::services::Addresses;
-use nova_db::{Db, fixed_ips, networks, transaction};
+use nova_db::{Db, DbError, fixed_ips, networks, transaction};
 use nova_link::carrier::{Carrier, remove_unused};
 use nova_link::dnsmasq::{DhcpNetwork, Server};
 use nova_link::gateway::Gateway;
@@ -48,7 +48,7 @@ pub(crate) struct NetworkHost {
     shed: Option<Vec<(String, Option<Ipv4Addr>)>>,
     firewall: Option<(Gateway, Instant)>,
     /// Whether what a former process translated is gone, and when that was last tried.
-    exposed: Option<(bool, Instant)>,
+    exposed: bool,
     floating: Floating,
     /// The other hosts, and the MTU that is left on the way to them.
     addresses: Addresses,
@@ -78,7 +78,7 @@ impl NetworkHost {
             entry: Entry::default(),
             shed: None,
             firewall: None,
-            exposed: None,
+            exposed: false,
             floating: Floating::default(),
             addresses: Addresses::default(),
             mtu: None,
@@ -120,12 +120,12 @@ impl NetworkHost {
             let text = format!("Network {id} is not served: its bridge carries another network.");
             self.complain(&id.to_string(), Some(text));
         }
-        let left = self.leave(&all, &plan).await;
+        let elsewhere = self.leave(&plan).await;
         let shed = self.shed(&all, &plan).await;
         self.complain("former addresses of this host", shed.err().map(|error| chain(&error).to_string()));
         let public = self.floating.read(&self.db, &self.settings, &plan).await?;
         let unbound = self.floating.unbind(&public, &self.db, &self.settings, &*self.machine.links).await;
-        let firewall = self.protect(&plan, &public, left).await;
+        let firewall = self.protect(&plan, &public).await;
         // An address that is bound before it is translated would lead to this host itself.
         let bound = match &firewall {
             Ok(()) => unbound.and(self.floating.bind(&public, &*self.machine.links).await),
@@ -142,6 +142,7 @@ impl NetworkHost {
             }
             self.complain(bridge, outcome.err().map(|error| chain(&error).to_string()));
         }
+        self.look_for(&elsewhere).await;
         Ok(())
     }
 
@@ -195,16 +196,38 @@ impl NetworkHost {
             rows = transaction!(self.db, |tx| { networks::claim(tx, host, lease_seconds).await })?;
             self.claimed = Some(begun);
         }
-        let mine = |row: &Network| row.host.as_ref() == Some(host);
-        let elsewhere = |row: &Network| row.vpn_host.as_ref().is_some_and(|other| other != host);
-        let nowhere =
-            |row: &Network| row.vpn_private_address.is_some() && (row.vpn_public_address.is_none() || elsewhere(row));
-        if let Some(address) = self.settings.vpn
-            && rows.iter().any(|row| mine(row) && nowhere(row) && in_use(row))
-        {
-            rows = transaction!(self.db, |tx| { networks::publish_vpns(tx, host, address).await })?;
+        rows.retain(|row| row.host.as_ref() == Some(host));
+        match self.settings.vpn {
+            Some(address) => self.publish_vpns(address, rows).await,
+            None => Ok(rows),
         }
-        rows.retain(mine);
+    }
+
+    /// Says where the VPNs of this host's networks are reached. One whose place is another's keeps no other from its own.
+    async fn publish_vpns(&mut self, address: Ipv4Addr, mut rows: Vec<Network>) -> Result<Vec<Network>, NetworkError> {
+        let host = &self.settings.host;
+        let elsewhere = |row: &Network| row.vpn_host.as_ref().is_some_and(|other| other != host);
+        let unsaid = |row: &Network| row.vpn_public_address.is_none() || elsewhere(row);
+        let nowhere = |row: &&Network| row.vpn_private_address.is_some() && unsaid(row) && in_use(row);
+        let wanted: Vec<(NetworkId, Ipv4Net)> = rows.iter().filter(nowhere).map(|row| (row.id, row.cidr)).collect();
+        let mut complaint = None;
+        if !wanted.is_empty() {
+            match transaction!(self.db, |tx| { networks::publish_vpns(tx, host, address, None).await }) {
+                Err(DbError::Duplicate(_)) => {
+                    for (id, cidr) in wanted {
+                        match transaction!(self.db, |tx| { networks::publish_vpns(tx, host, address, Some(id)).await })
+                        {
+                            Err(DbError::Duplicate(_)) => {
+                                complaint = Some(format!("another network has {address} and the VPN port of {cidr}"));
+                            }
+                            published => rows = published?,
+                        }
+                    }
+                }
+                published => rows = published?,
+            }
+        }
+        self.complain("VPNs", complaint);
         Ok(rows)
     }
 
@@ -261,21 +284,14 @@ impl NetworkHost {
     }
 
     /// Makes the firewall fit the plan, if the plan changed or it is time to compare.
-    /// Whoever just left a network may have rules of it, also those of a former process.
-    async fn protect(
-        &mut self,
-        plan: &Plan,
-        public: &BTreeMap<Ipv4Addr, Ipv4Addr>,
-        left: bool,
-    ) -> Result<(), NetworkError> {
-        if self.settings.carrier == Carrier::ByHand {
+    async fn protect(&mut self, plan: &Plan, public: &BTreeMap<Ipv4Addr, Ipv4Addr>) -> Result<(), NetworkError> {
+        let wanted = gateway(plan, &self.settings, public);
+        // Before the first network, as under FlatManager, the host's packets are none of our business.
+        if self.settings.carrier == Carrier::ByHand || (wanted.networks.is_empty() && self.firewall.is_none()) {
             return self.expose().await;
         }
-        let wanted = gateway(plan, &self.settings, public);
-        // Before the first network the host's packets are none of our business.
-        let idle = wanted.networks.is_empty() && self.firewall.is_none() && !left;
         let fresh = |(last, at): &(Gateway, Instant)| *last == wanted && at.elapsed() < COMPARE;
-        if idle || self.firewall.as_ref().is_some_and(fresh) {
+        if self.firewall.as_ref().is_some_and(fresh) {
             return Ok(());
         }
         let commands = self.machine.firewall.ensure(&wanted).await?;
@@ -286,37 +302,32 @@ impl NetworkHost {
         Ok(())
     }
 
-    /// Under FlatManager the host's packets are none of our business. A former process may have had another manager, and
-    /// what it left would go on translating.
+    /// A former process may have had networks, or another manager, and what it left would go on translating.
     async fn expose(&mut self) -> Result<(), NetworkError> {
-        if self.exposed.is_some_and(|(clear, at)| clear || at.elapsed() < COMPARE) {
-            return Ok(());
+        if !self.exposed {
+            if self.machine.firewall.clear().await? {
+                info!("Removed the firewall of this network host: it translates nothing any more.");
+            }
+            self.exposed = true;
         }
-        self.exposed = Some((false, Instant::now()));
-        if self.machine.firewall.clear().await? {
-            info!("Removed the firewall of this network host: under FlatManager it has none.");
-        }
-        self.exposed = Some((true, Instant::now()));
         Ok(())
     }
 
     /// Stops serving what is no longer ours: the server first, for two on a network would answer guests differently. What
-    /// cannot be left now is left later. Returns whether anything was left.
-    async fn leave(&mut self, all: &[Network], plan: &Plan) -> bool {
+    /// cannot be left now is left later. Returns the gateways of those that others serve by now, with their bridges.
+    async fn leave(&mut self, plan: &Plan) -> Vec<(String, Ipv4Addr)> {
         self.running.retain(|bridge, _| plan.served.contains_key(bridge));
-        let known = match self.known(all).await {
-            Ok(known) => known,
+        let (all, leaving) = match self.leaving(plan).await {
+            Ok(found) => found,
             Err(error) => {
                 self.complain("networks of former times", Some(chain(&error).to_string()));
-                return false;
+                return Vec::new();
             }
         };
         self.complain("networks of former times", None);
-        let (mut left, mut all_well, mut elsewhere) = (false, true, Vec::new());
-        for bridge in known.into_iter().filter(|bridge| !plan.served.contains_key(bridge)) {
-            let outcome = self.stop_serving(all, &bridge).await;
-            left = true;
-            let complaint = match outcome {
+        let (mut all_well, mut elsewhere) = (true, Vec::new());
+        for bridge in leaving {
+            let complaint = match self.stop_serving(&all, &bridge).await {
                 Ok(gateways) => {
                     self.served.remove(&bridge);
                     elsewhere.extend(gateways.into_iter().map(|gateway| (bridge.clone(), gateway)));
@@ -330,14 +341,18 @@ impl NetworkHost {
             self.complain(&bridge, complaint);
         }
         self.complete |= all_well;
-        self.look_for(&elsewhere).await;
-        left
+        elsewhere
     }
 
-    /// The bridges of all networks that this host serves or served.
-    async fn known(&self, all: &[Network]) -> Result<BTreeSet<String>, NetworkError> {
+    /// The bridges of the networks that this host served and does not any more, and all rows, if there may be such bridges.
+    async fn leaving(&self, plan: &Plan) -> Result<(Vec<Network>, BTreeSet<String>), NetworkError> {
         let mut known: BTreeSet<String> = self.machine.dhcp.list().await?.into_iter().collect();
         known.extend(self.served.keys().cloned());
+        known.retain(|bridge| !plan.served.contains_key(bridge));
+        if self.complete && known.is_empty() {
+            return Ok((Vec::new(), known));
+        }
+        let all = networks::list(&mut self.db.read().await?).await?;
         if !self.complete {
             let links = self.machine.links.list().await?;
             // One that no row names may be another cloud's: nova-manage check tells of it.
@@ -349,8 +364,9 @@ impl NetworkHost {
             let served = |link: &Link| all.iter().any(|network| network.bridge == link.name && has(link, network));
             let bridges = links.into_iter().filter(|link| link.ours && link.kind == LinkKind::Bridge);
             known.extend(bridges.filter(served).map(|link| link.name));
+            known.retain(|bridge| !plan.served.contains_key(bridge));
         }
-        Ok(known)
+        Ok((all, known))
     }
 
     /// Returns the gateways that other hosts have there by now.

@@ -146,7 +146,7 @@ async fn a_vpn_is_published_once_its_network_is_served_and_stays_where_it_was_mo
         let mut conn = db.write().await.unwrap();
         claim(&mut conn, &host, 30).await.unwrap();
         let published = async |conn: &mut crate::Conn, address: [u8; 4]| {
-            let rows = publish_vpns(conn, &host, address.into()).await.unwrap();
+            let rows = publish_vpns(conn, &host, address.into(), None).await.unwrap();
             rows.into_iter()
                 .filter_map(|row| Some((row.vpn_public_port?, row.vpn_public_address?.octets()[3])))
                 .collect::<Vec<_>>()

@@ -15,7 +15,7 @@ use super::judge::Judge;
 use super::rules::Rules;
 use super::tables::{BRIDGE, INET, bridge, inet, narrowed};
 use super::{Changed, FirewallChange, FirewallError, GuestFirewall, Policy};
-use crate::conntrack::{self, Flow};
+use crate::conntrack::{self, Flow, Swept};
 use crate::nft::{Nft, Table, diff};
 use crate::sysctl;
 
@@ -49,6 +49,17 @@ enum Cut {
     /// The last of them was cut then.
     Since(Instant),
     None,
+}
+
+impl Cut {
+    /// What is known after another look at all connections.
+    fn after(self, swept: Swept, now: Instant) -> Self {
+        match self {
+            _ if swept.cut == 0 => Self::None,
+            Self::Since(then) if swept.ended == 0 => Self::Since(then),
+            _ => Self::Since(now),
+        }
+    }
 }
 
 impl KernelGuestFirewall {
@@ -104,7 +115,7 @@ impl KernelGuestFirewall {
         match conntrack::sweep(state.narrowed.clone(), judgement).await {
             Ok(swept) => {
                 state.narrowed.clear();
-                state.cut = if swept.cut > 0 { Cut::Since(Instant::now()) } else { Cut::None };
+                state.cut = state.cut.after(swept, Instant::now());
                 swept.ended
             }
             Err(error) => {
@@ -140,5 +151,26 @@ impl GuestFirewall for KernelGuestFirewall {
         let wanted = state.applied.as_ref().ok_or(FirewallError::NotEnsured)?.after(change);
         let commands = self.step(&mut state, wanted).await?;
         Ok(Changed { commands, forgotten: self.end(&mut state).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn changes_that_cut_nothing_do_not_put_off_the_end_of_what_was_cut() {
+        let (then, now) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let after = |cut: Cut, ended, still| match cut.after(Swept { ended, cut: still }, now) {
+            Cut::Since(at) => Some(at),
+            Cut::Unknown | Cut::None => None,
+        };
+        assert_eq!(after(Cut::Since(then), 0, 1), Some(then));
+        assert_eq!(after(Cut::Since(then), 1, 2), Some(now), "another was cut just now");
+        assert_eq!(after(Cut::Unknown, 0, 1), Some(now));
+        assert_eq!(after(Cut::None, 1, 1), Some(now));
+        assert_eq!(after(Cut::Since(then), 1, 0), None);
     }
 }

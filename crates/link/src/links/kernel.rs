@@ -87,12 +87,14 @@ impl Links for KernelLinks {
         check_name(interface)?;
         let netlink = Netlink::open()?;
         let Some(link) = netlink.find(interface).await? else { return Ok(()) };
+        // By the address it is known that there is something to be taken away: it goes last.
+        netlink.forget_gateway(&link, address).await?;
         for message in netlink.address_messages(Some(link.header.index)).await? {
             if ipv4(&message).is_some_and(|found| found.addr() == address) {
                 netlink.delete_address(interface, message).await?;
             }
         }
-        netlink.forget_gateway(&link, address).await
+        Ok(())
     }
 
     async fn bind(&self, interface: &str, address: Ipv4Addr) -> Result<bool, LinkError> {

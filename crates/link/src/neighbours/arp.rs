@@ -63,8 +63,12 @@ pub(super) fn who_has(interface: &str, address: Ipv4Addr) -> io::Result<Option<M
 
 /// A socket for ARP on one interface, that hears what others send there.
 fn open(link: &LinkAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(ARP.to_be()))))?;
+    let mut socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(ARP.to_be()))))?;
     bind(socket.as_raw_fd(), link)?;
+    // Until it was bound it heard what is said on other interfaces, too.
+    socket.set_nonblocking(true)?;
+    while socket.read(&mut [0; 60]).is_ok() {}
+    socket.set_nonblocking(false)?;
     Ok(socket)
 }
 

@@ -163,7 +163,8 @@ impl NetworkHost {
         };
         let (here, away): (Vec<_>, Vec<_>) =
             plan.served.values().filter(|served| !self.entry.admits(served)).cloned().partition(has);
-        self.entry.admitted.extend(here.into_iter().map(|served| (served.bridge.name, served.id)));
+        // Whoever put it there may have died before it was announced.
+        here.iter().for_each(|served| self.entry.admit(served));
         for (served, answer) in self.ask(away).await {
             match answer {
                 // The rows say that it is this host's, and on a wire that leads nowhere there is nobody to fall out with.

@@ -201,7 +201,11 @@ async fn a_network_that_is_given_to_a_host_waits_until_the_old_one_has_stopped()
     other.neighbours.answer(GATEWAY, Some(mac(2)));
     let links = Arc::<FakeLinks>::clone(&other.links);
     other.host = host_on(&lab.db, lab.folder.path(), "node2", &links, &Arc::default(), &other.dhcp);
+    other.host.machine.neighbours = Arc::<FakeNeighbours>::clone(&other.neighbours);
+    drop((other.neighbours.asked(), other.neighbours.announced()));
     other.host.turn().await.unwrap();
+    assert!(other.neighbours.asked().is_empty());
+    assert_eq!(other.neighbours.announced(), [("br100".to_owned(), GATEWAY)], "it may have died before it said so");
     assert!(other.dhcp.server("br100").is_some());
     assert_eq!(other.addresses().await, ["192.168.0.1/24"]);
 }
@@ -240,4 +244,31 @@ async fn a_vpn_is_forwarded_where_its_network_went_unless_an_administrator_said_
     transaction!(lab.db, |tx| { networks::set_vpn(tx, &acme, said, 1000).await }).unwrap();
     other.host.turn().await.unwrap();
     assert_eq!(vpn().await, Some(said));
+}
+
+#[tokio::test]
+async fn a_vpn_whose_place_is_anothers_keeps_no_network_from_being_served() {
+    let mut lab = Lab::with(Carrier::Vlans("eth1".into())).await;
+    lab.links.plug("eth1", Vec::new());
+    lab.create(ManagerKind::Vlan, 4).await;
+    let here = lab.host.settings.vpn.unwrap();
+    let projects = ["acme", "moon", "sun"].map(|project| project.parse().unwrap());
+    transaction!(lab.db, |tx| { networks::for_project(tx, &projects[0], true).await }).unwrap();
+    // The port that belongs to the next network.
+    transaction!(lab.db, |tx| { networks::set_vpn(tx, &projects[0], here, 1001).await }).unwrap();
+    for project in &projects[1..] {
+        transaction!(lab.db, |tx| { networks::for_project(tx, project, true).await }).unwrap();
+    }
+    lab.host.turn().await.unwrap();
+    let rows = networks::list(&mut lab.db.read().await.unwrap()).await.unwrap();
+    let places: Vec<_> = rows.iter().map(|row| (row.vpn_public_address, row.vpn_public_port)).collect();
+    let expected = [(Some(here), 1001), (None, 1001), (Some(here), 1002), (None, 1003)];
+    assert_eq!(places, expected.map(|(address, port)| (address, Some(port))));
+    assert_eq!(lab.host.complaints.len(), 1, "{:?}", lab.host.complaints);
+    assert_eq!(lab.dhcp.list().await.unwrap().len(), 3, "all are served");
+    // Nor does it need a restart once the place is free.
+    transaction!(lab.db, |tx| { networks::set_vpn(tx, &projects[0], here, 1000).await }).unwrap();
+    lab.host.turn().await.unwrap();
+    let row = &networks::list(&mut lab.db.read().await.unwrap()).await.unwrap()[1];
+    assert!(row.vpn_public_address == Some(here) && lab.host.complaints.is_empty());
 }
