@@ -323,9 +323,15 @@ impl Netlink {
     }
 
     pub(super) async fn address_messages(&self, index: Option<u32>) -> Result<Vec<AddressMessage>, LinkError> {
-        let all = self.handle.address().get().execute().try_collect::<Vec<AddressMessage>>().await;
-        let mut all = all.map_err(kernel("listing addresses"))?;
-        all.retain(|message| index.is_none_or(|index| message.header.index == index));
+        let Some(index) = index else {
+            return self.handle.address().get().execute().try_collect().await.map_err(kernel("listing addresses"));
+        };
+        // The kernel would list those of all interfaces, and each network is looked at in each turn.
+        let strict = Self::open_strict()?;
+        let mut get = strict.handle.address().get();
+        get.message_mut().header.index = index;
+        let mut all: Vec<AddressMessage> = get.execute().try_collect().await.map_err(kernel("listing addresses"))?;
+        all.retain(|message| message.header.index == index);
         Ok(all)
     }
 }
